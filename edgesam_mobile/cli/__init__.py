@@ -1,0 +1,35 @@
+"""The command line. ``app`` is the Typer application; ``main`` is the console script's entry."""
+
+from __future__ import annotations
+
+import typer
+
+from edgesam_mobile import __version__
+from edgesam_mobile.cli import weights
+
+app = typer.Typer(
+    name="edgesam-mobile",
+    help="Take promptable segmentation (SAM) onto phones: build, verify and measure EdgeSAM-class models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(weights.app, name="weights")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the exit code tells what happened (see :mod:`edgesam_mobile.errors`)."""
+    app()

@@ -1,0 +1,75 @@
+"""Prompt slots to tokens inside a deployable graph, without operations that phone accelerators reject."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgesam_mobile.model.prompt_encoder import PromptEncoder
+
+EMPTY_SLOT = -1
+_SINE_TERMS = 7
+
+
+class SlotEmbedding(nn.Module):
+    """Point slots to tokens: the prompt encoder without comparisons, sine or gather.
+
+    Coordinates B x N x 2 (pixels of the padded input) and labels B x N (-1 empty, 0 background, 1 foreground,
+    2 and 3 a box's corners) to tokens B x (N + 1) x 256, their presence B x (N + 1) x 1 in {0, 1}, and whether
+    there is a box, B x 1 x 1. The last token is SAM's padding token, present when there is no box.
+    """
+
+    per_x: Tensor
+    per_y: Tensor
+    start: Tensor
+    kinds: Tensor
+    corners: Tensor
+    kind_embeddings: Tensor
+    padding_token: Tensor
+
+    def __init__(self, source: PromptEncoder) -> None:
+        super().__init__()
+        # sin(2 pi t) and cos(2 pi t) = sin(2 pi (t + 1/4)), with t linear in x and y: one table for both halves.
+        across, down = source.pe_layer.positional_encoding_gaussian_matrix.double().repeat(1, 2) * 2
+        quarter = torch.cat([torch.zeros(source.dim // 2), torch.full((source.dim // 2,), 0.25)])
+        start = (0.5 / source.image_size - 0.5) * (across + down) + quarter
+        self.register_buffer("per_x", (across / source.image_size).float().view(1, 1, -1))
+        self.register_buffer("per_y", (down / source.image_size).float().view(1, 1, -1))
+        self.register_buffer("start", start.float().view(1, 1, -1))
+        self.sine = sine_coefficients()
+        self.register_buffer("kinds", torch.arange(4.0).view(1, 1, 4))
+        self.register_buffer("corners", torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 1, 4))
+        self.register_buffer("kind_embeddings", torch.cat([*source.point_embeddings.parameters()]).detach())
+        self.register_buffer("padding_token", source.not_a_point_embed.weight.detach().view(1, 1, -1))
+
+    def forward(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        turns = coords[:, :, 0:1] * self.per_x + coords[:, :, 1:2] * self.per_y + self.start
+        position = self._sine(turns)
+        distance = labels.unsqueeze(-1) - self.kinds
+        kind = F.relu(1 - distance * distance)  # one-hot for whole labels 0..3, nothing for -1
+        present = kind.sum(-1, keepdim=True)
+        tokens = position * present + kind @ self.kind_embeddings
+        corners = (kind * self.corners).sum(-1, keepdim=True).sum(1, keepdim=True)
+        no_box = F.relu(1 - corners)
+        padding = self.padding_token.expand(coords.shape[0], 1, -1)
+        return torch.cat([tokens, padding], 1), torch.cat([present, no_box], 1), 1 - no_box
+
+    def _sine(self, turns: Tensor) -> Tensor:
+        """sin(2 pi turns), by reduction to half a turn around zero and an odd polynomial."""
+        x = turns - torch.floor(turns + 0.5)
+        square = x * x
+        highest, *others = reversed(self.sine)
+        y = square * highest + others[0]
+        for coefficient in others[1:]:
+            y = y * square + coefficient
+        return y * x
+
+
+def sine_coefficients(terms: int = _SINE_TERMS) -> list[float]:
+    """Coefficients of x, x^3, ... of a polynomial for sin(2 pi x) on [-1/2, 1/2], near the best possible."""
+    nodes = np.cos(np.pi * (np.arange(400) + 0.5) / 800) / 2  # Chebyshev nodes, positive half
+    powers = nodes[:, None] ** (2 * np.arange(terms) + 1)
+    solution, *_ = np.linalg.lstsq(powers, np.sin(2 * np.pi * nodes), rcond=None)
+    return [float(c) for c in solution]
