@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from edgesam_mobile import __version__
-from edgesam_mobile.cli import weights
+from edgesam_mobile.cli import build, doctor, weights
 
 app = typer.Typer(
     name="edgesam-mobile",
@@ -15,6 +15,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(weights.app, name="weights")
+app.add_typer(build.app)
+app.add_typer(doctor.app)
 
 
 def _version(asked: bool) -> None:

@@ -5,10 +5,13 @@ than to project every cell, and no image-sized tensor needs to be split into hea
 is exact; only rounding differs. On CPUs it is about a quarter faster where products of two computed matrices
 are (ONNX Runtime, XNNPACK through ExecuTorch) and slower where they are not (TFLite), so each format says which
 form it wants. Weight compression wants the plain form, whose weights are constants of linear layers.
+
+Products are written as ``bmm``: ExecuTorch lowers ``@`` on more than two axes with copies around it.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from edgesam_mobile.model.mask_decoder import Attention, TwoWayBlock, TwoWayTransformer
@@ -26,19 +29,21 @@ class TokensToImage(nn.Module):
         self.heads, width = source.heads, source.q_proj.out_features // source.heads
         self.q_proj, self.out_proj = source.q_proj, source.out_proj
         # The key's bias adds the same to all scores of a query: softmax does not see it.
-        key = source.k_proj.weight.detach().reshape(1, self.heads, width, -1) * width**-0.5
-        value = source.v_proj.weight.detach().reshape(1, self.heads, width, -1).transpose(2, 3)
+        key = source.k_proj.weight.detach().reshape(self.heads, width, -1) * width**-0.5
+        value = source.v_proj.weight.detach().reshape(self.heads, width, -1).transpose(1, 2)
         self.register_buffer("key_weight", key.contiguous())
         self.register_buffer("value_weight", value.contiguous())
-        self.register_buffer("value_bias", source.v_proj.bias.detach().reshape(1, self.heads, 1, width))
+        self.register_buffer("value_bias", source.v_proj.bias.detach().reshape(self.heads, 1, width))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """B x T x C tokens, B x HW x C cells (twice: with and without positions) to B x T x C."""
         batch, tokens, dim = q.shape
-        query = split_heads(self.q_proj(q), self.heads) @ self.key_weight
-        weights = (query.reshape(batch, self.heads * tokens, dim) @ k.transpose(1, 2)).softmax(-1)
-        y = (weights @ v).reshape(batch, self.heads, tokens, dim) @ self.value_weight + self.value_bias
-        z: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        query = torch.bmm(split_heads(self.q_proj(q), self.heads), per_prompt(self.key_weight, batch))
+        scores = torch.bmm(query.reshape(batch, self.heads * tokens, dim), k.transpose(1, 2))
+        cells = torch.bmm(scores.softmax(-1), v).reshape(batch * self.heads, tokens, dim)
+        y = torch.bmm(cells, per_prompt(self.value_weight, batch)) + per_prompt(self.value_bias, batch)
+        y = y.reshape(batch, self.heads, tokens, -1).transpose(1, 2).reshape(batch, tokens, -1)
+        z: Tensor = self.out_proj(y)
         return z
 
 
@@ -54,9 +59,9 @@ class ImageToTokens(nn.Module):
         super().__init__()
         self.heads, width = source.heads, source.q_proj.out_features // source.heads
         self.k_proj, self.v_proj = source.k_proj, source.v_proj
-        query = source.q_proj.weight.detach().reshape(1, self.heads, width, -1) * width**-0.5
-        bias = source.q_proj.bias.detach().reshape(1, self.heads, 1, width) * width**-0.5
-        out = source.out_proj.weight.detach().reshape(-1, self.heads, width).permute(1, 2, 0)[None]
+        query = source.q_proj.weight.detach().reshape(self.heads, width, -1) * width**-0.5
+        bias = source.q_proj.bias.detach().reshape(self.heads, 1, width) * width**-0.5
+        out = source.out_proj.weight.detach().reshape(-1, self.heads, width).permute(1, 2, 0)
         self.register_buffer("query_weight", query.contiguous())
         self.register_buffer("query_bias", bias)
         self.register_buffer("out_weight", out.contiguous())
@@ -67,11 +72,13 @@ class ImageToTokens(nn.Module):
         batch, tokens, dim = k.shape
         cells, columns = q.shape[1], self.heads * tokens
         key, value = split_heads(self.k_proj(k), self.heads), split_heads(self.v_proj(v), self.heads)
-        projected = (key @ self.query_weight).reshape(batch, columns, dim)
-        bias = (self.query_bias @ key.transpose(2, 3) + key_bias).reshape(batch, 1, columns)
-        scores = q @ projected.transpose(1, 2) + bias
+        projected = torch.bmm(key, per_prompt(self.query_weight, batch)).reshape(batch, columns, dim)
+        bias = torch.bmm(per_prompt(self.query_bias, batch), key.transpose(1, 2))
+        bias = (bias.reshape(batch, self.heads, 1, tokens) + key_bias).reshape(batch, 1, columns)
+        scores = torch.bmm(q, projected.transpose(1, 2)) + bias
         weights = scores.reshape(batch, cells, self.heads, tokens).softmax(-1).reshape(batch, cells, columns)
-        return weights @ (value @ self.out_weight).reshape(batch, columns, dim) + self.out_bias
+        update = torch.bmm(value, per_prompt(self.out_weight, batch)).reshape(batch, columns, dim)
+        return torch.bmm(weights, update) + self.out_bias
 
 
 class FoldedBlock(nn.Module):
@@ -117,6 +124,11 @@ class FoldedTransformer(nn.Module):
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """B x T x C to B x heads x T x C/heads."""
+    """B x T x C to B*heads x T x C/heads."""
     batch, tokens, width = x.shape
-    return x.reshape(batch, tokens, heads, width // heads).transpose(1, 2)
+    return x.reshape(batch, tokens, heads, -1).transpose(1, 2).reshape(batch * heads, tokens, width // heads)
+
+
+def per_prompt(weight: Tensor, batch: int) -> Tensor:
+    """A weight per head, repeated for each prompt of the call."""
+    return weight if batch == 1 else weight.repeat(batch, 1, 1)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from edgesam_mobile.deploy.attention import FoldedTransformer
 from edgesam_mobile.deploy.ports import Graph, Port
-from edgesam_mobile.deploy.slots import SlotEmbedding
+from edgesam_mobile.deploy.slots import CellPositions, SlotEmbedding
 from edgesam_mobile.model.choice import STABILITY_OFFSET
 from edgesam_mobile.model.mask_decoder import NUM_MASKS, MaskDecoder
 from edgesam_mobile.model.registry import architecture
@@ -40,7 +40,6 @@ class DecoderModule(nn.Module):
     """
 
     output_tokens: Tensor
-    positions: Tensor
     no_mask: Tensor
     not_for_boxes: Tensor
     not_for_points: Tensor
@@ -67,8 +66,8 @@ class DecoderModule(nn.Module):
         self.iou_head = decoder.iou_prediction_head
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
         self.register_buffer("output_tokens", output_tokens[None])
-        self.register_buffer("positions", prompts.get_dense_pe().flatten(2).transpose(1, 2).detach().clone())
-        self.register_buffer("no_mask", prompts.no_mask_embed.weight.detach().view(1, 1, -1))
+        self.positions = CellPositions(prompts)
+        self.register_buffer("no_mask", prompts.no_mask_embed.weight.detach().view(1, -1, 1, 1))
         self.mask_downscaling = prompts.mask_downscaling if mask_input else None
         self._take_upscaling(decoder)
         others = torch.tensor([0.0, 1.0, 1.0, 1.0])
@@ -99,28 +98,33 @@ class DecoderModule(nn.Module):
         tokens = torch.cat([output, slots], 1)
         present = torch.cat([torch.ones_like(output[:, :, 0:1]), present], 1)
         key_bias = ((1 - present) * HIDDEN).transpose(1, 2).unsqueeze(1)
-        cells = self._cells(image_embeddings) + self._dense(mask_input, has_mask_input)
-        tokens, cells = self.transformer(cells, self.positions, tokens, key_bias)
+        cells = self._cells(image_embeddings, mask_input, has_mask_input)
+        tokens, cells = self.transformer(cells, self.positions(has_box), tokens, key_bias)
         masks = self._masks(tokens, cells)
         scores = self._stability(masks) if self.score == "stability" else self.iou_head(tokens[:, 0:1]).squeeze(1)
         chosen = self._choose(scores, has_box.squeeze(-1))
-        best = (chosen.unsqueeze(1) @ masks.flatten(2)).reshape(self.batch, 1, *masks.shape[2:])
+        best = torch.bmm(chosen.unsqueeze(1), masks.flatten(2)).reshape(self.batch, 1, *masks.shape[2:])
         return masks, scores, best, (chosen * scores).sum(-1, keepdim=True)
 
-    def _cells(self, embedding: Tensor) -> Tensor:
-        """The embedding as B x HW x 256, one row a cell."""
+    def _cells(self, embedding: Tensor, mask: Tensor | None, has_mask: Tensor | None) -> Tensor:
+        """Embedding and mask prompt as B x HW x 256, one row a cell.
+
+        The mask prompt is added before the cells become rows: converters would otherwise merge its constant with
+        the cells' positions and store those twice.
+        """
+        dense = self._dense(mask, has_mask)
         if self.channels_last:
-            cells = embedding.reshape(1, self.grid * self.grid, -1)
+            cells = (embedding + dense.permute(0, 2, 3, 1)).flatten(1, 2)
         else:
-            cells = embedding.flatten(2).transpose(1, 2)
+            cells = (embedding + dense).flatten(2).transpose(1, 2)
         return cells.expand(self.batch, -1, -1)
 
     def _dense(self, mask: Tensor | None, has_mask: Tensor | None) -> Tensor:
-        """What a mask prompt adds to each cell; with none, one learned vector for all."""
+        """What a mask prompt adds to each cell, B x 256 x G x G; with none, one vector for all, 1 x 256 x 1 x 1."""
         if self.mask_downscaling is None or mask is None or has_mask is None:
             return self.no_mask
-        encoded: Tensor = self.mask_downscaling(mask).flatten(2).transpose(1, 2)
-        return self.no_mask + has_mask.reshape(-1, 1, 1) * (encoded - self.no_mask)
+        encoded: Tensor = self.mask_downscaling(mask)
+        return self.no_mask + has_mask.reshape(-1, 1, 1, 1) * (encoded - self.no_mask)
 
     def _masks(self, tokens: Tensor, cells: Tensor) -> Tensor:
         """B x 4 x 4G x 4G logits: each cell becomes 4 x 4 pixels, kept as rows until the masks are small."""
@@ -128,7 +132,7 @@ class DecoderModule(nn.Module):
         pixels = F.gelu(self.up_norm(self.up1(cells).reshape(batch, grid * grid * 4, -1)))
         pixels = F.gelu(self.up2(pixels)).reshape(batch, grid * grid * 16, -1)
         weights = torch.cat([mlp(tokens[:, 1 + i : 2 + i]) for i, mlp in enumerate(self.hyper)], 1)
-        logits = pixels @ weights.transpose(1, 2)
+        logits = torch.bmm(pixels, weights.transpose(1, 2))
         # Rows run over (y, x, a, b, c, d): (a, b) within the first doubling, (c, d) within the second.
         # Two swaps bring them to (y, a, c) and (x, b, d); rank 4 at most, as accelerators want it.
         rows = logits.reshape(batch * grid, grid, 2, 8 * NUM_MASKS).transpose(1, 2)

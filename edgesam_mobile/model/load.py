@@ -38,18 +38,26 @@ def load_model(
         FetchError: the weights cannot be had.
         WeightsError: the file is damaged, or a key is missing, unexpected or mis-shaped.
     """
+    _, checkpoint, provenance = read_weights(name_or_path, offline=offline)
+    mode = upsample or provenance.upsample
+    model = build_model(provenance.architecture, upsample=mode, image_size=image_size)
+    load_strictly(model, checkpoint.state, source=str(name_or_path))
+    model.provenance = replace(provenance, upsample=mode)
+    return model
+
+
+def read_weights(name_or_path: str | Path, *, offline: bool = False) -> tuple[Path, Checkpoint, Provenance]:
+    """Find and read weights without building a model: the file, what is in it, and where it comes from.
+
+    Raises:
+        As :func:`load_model`.
+    """
     path = Path(name_or_path)
     registered = _registered(name_or_path)
     if registered is not None:
         path = fetch(registered.name, offline=offline)
     checkpoint = read_checkpoint(path)
-    provenance = _provenance(checkpoint, registered, path.name)
-    if upsample is not None:
-        provenance = replace(provenance, upsample=upsample)
-    model = build_model(provenance.architecture, upsample=provenance.upsample, image_size=image_size)
-    load_strictly(model, checkpoint.state, source=str(name_or_path))
-    model.provenance = provenance
-    return model
+    return path, checkpoint, _provenance(checkpoint, registered, path.name)
 
 
 def load_strictly(model: Sam, state: Mapping[str, Tensor], *, source: str) -> None:

@@ -1,0 +1,104 @@
+"""``edgesam-mobile build``: weights to a package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.output import out
+
+app = typer.Typer()
+
+
+@command(
+    app,
+    "build",
+    examples=(
+        "edgesam-mobile build --target all --model mobile-sam -o out",
+        "edgesam-mobile build --target ios --precision fp16 --weights student.safetensors -o ios-package",
+        "edgesam-mobile build --target android --input-size 512 --slots 4 --model mobile-sam -o small",
+    ),
+)
+def build(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the package to.")],
+    target: Annotated[list[str], typer.Option(help="ios, android, host or all; can be repeated.")] = ["all"],  # noqa: B006
+    model: Annotated[str, typer.Option(help="Registered weights; see `weights list`.")] = "mobile-sam",
+    weights: Annotated[str | None, typer.Option(help="A checkpoint file instead of registered weights.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp16 or fp32; all by default.")] = None,
+    input_size: Annotated[int, typer.Option(help="Side of the encoder's input in pixels: 512, 768 or 1024.")] = 1024,
+    slots: Annotated[int, typer.Option(help="Points a prompt can have; a box takes two.")] = 6,
+    prompts: Annotated[int, typer.Option(help="Prompts answered in one decoder call.")] = 1,
+    mask_input: Annotated[bool, typer.Option("--mask-input", help="Let the decoder take a mask prompt.")] = False,
+    score: Annotated[str | None, typer.Option(help="iou or stability; what suits the model by default.")] = None,
+    image_dtype: Annotated[str, typer.Option(help="TFLite pictures as float32 or uint8, 0..255.")] = "float32",
+    offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
+) -> None:
+    """Turn weights into Core ML, ExecuTorch, TFLite and ONNX artefacts with a manifest and a model card.
+
+    Unchanged exports come from a cache; an interrupted build leaves no half package.
+    """
+    from edgesam_mobile.deploy.build import build as build_package
+    from edgesam_mobile.deploy.formats import TARGETS
+    from edgesam_mobile.deploy.options import BuildOptions
+
+    options = BuildOptions(
+        weights=weights or model,
+        targets=TARGETS if "all" in target else tuple(target),
+        precisions=tuple(precision) if precision else None,
+        input_size=input_size,
+        slots=slots,
+        prompts=prompts,
+        mask_input=mask_input,
+        score=score,
+        image_dtype=image_dtype,
+        offline=offline,
+    )
+    with out.progress("building", 2 * len(options.chosen())) as report:
+        result = build_package(options, output, report=report)
+    manifest = result.manifest
+    flag_weights(manifest.weights.commercial_use, manifest.weights.licence, manifest.weights.trained)
+
+    def human() -> None:
+        columns = ("artefact", "for", "encoder MB", "decoder MB", "operation types")
+        out.table(
+            columns,
+            [
+                (
+                    a.id,
+                    ", ".join(a.targets),
+                    f"{a.encoder.file.bytes / 1e6:.1f}",
+                    f"{a.decoder.file.bytes / 1e6:.1f}",
+                    len(a.encoder.op_types.keys() | a.decoder.op_types.keys()),
+                )
+                for a in manifest.artifacts
+            ],
+        )
+        cached = sum(stage.cached for stage in result.stages)
+        peak = f", peak memory {result.peak_bytes / 2**30:.1f} GiB at most" if result.peak_bytes else ""
+        taken = f"{cached} of {len(result.stages)} exports from the cache"
+        out.say(f"{result.package}: built in {result.seconds:.0f} s, {taken}{peak}")
+
+    data = {
+        "package": str(result.package),
+        "seconds": round(result.seconds, 2),
+        "peak_bytes": result.peak_bytes,
+        "stages": [
+            {"name": s.name, "seconds": s.seconds, "peak_bytes": s.peak_bytes, "cached": s.cached}
+            for s in result.stages
+        ],
+        "manifest": manifest.model_dump(by_alias=True, mode="json"),
+    }
+    out.result("edgesam.build/1", data, human=human, quiet=[result.package])
+
+
+def flag_weights(commercial_use: bool | None, licence: str | None, trained: bool) -> None:
+    """Warn of what must not be overlooked about a package's weights."""
+    if not trained:
+        out.warn("untrained stand-in weights: timing and structure only, the masks mean nothing")
+    if commercial_use is False:
+        out.warn(f"the weights' licence ({licence}) forbids commercial use")
+    elif commercial_use is None:
+        out.warn("the weights' licence is not known: find out before you ship them")

@@ -1,0 +1,184 @@
+"""From weights to a package: plan the exports, run those that are missing, assemble."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgesam_mobile.deploy import cache
+from edgesam_mobile.deploy.formats import FORMATS
+from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE, PARTS, Report, Stage, common_key, export_missing, plan
+from edgesam_mobile.errors import StorageError, UsageError
+from edgesam_mobile.files import atomic_folder, storage_errors
+from edgesam_mobile.model.load import read_weights
+from edgesam_mobile.model.registry import Architecture, architecture
+from edgesam_mobile.model.sam import MASK_THRESHOLD, PIXEL_MEAN, Provenance
+from edgesam_mobile.package.card import model_card
+from edgesam_mobile.package.manifest import (
+    FILE_NAME,
+    Artifact,
+    Git,
+    GraphRecord,
+    Manifest,
+    Mask,
+    Picture,
+    Prompt,
+    Weights,
+    record_file,
+    write_manifest,
+)
+
+
+@dataclass
+class BuildResult:
+    """What a build did: the package, its manifest, each stage's cost."""
+
+    package: Path
+    manifest: Manifest
+    stages: list[Stage] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def peak_bytes(self) -> int:
+        """Upper bound of the exporters' memory together: they run two at a time."""
+        peaks: dict[str, int] = {}
+        for stage in self.stages:
+            peaks[stage.form.name] = max(peaks.get(stage.form.name, 0), stage.peak_bytes)
+        return sum(sorted(peaks.values())[-2:])
+
+
+def build(options: BuildOptions, package: Path, *, report: Report = lambda text: None) -> BuildResult:
+    """Build a package.
+
+    Args:
+        package: folder to write; an older package there is replaced once the new one is complete.
+        report: called once per stage, with what it was and what it took.
+
+    Raises:
+        UsageError, FetchError, WeightsError: as :func:`edgesam_mobile.load_model`.
+        EnvironmentMissing: a converter is not installed.
+        StorageError: ``package`` holds something else, cannot be written, or the disk is full.
+    """
+    started = time.monotonic()
+    _refuse_other_content(package)
+    path, _, provenance = read_weights(options.weights, offline=options.offline)
+    spec = architecture(provenance.architecture)
+    _check_input_size(spec, options.input_size)
+    stages = plan(options, provenance, spec)
+    export_missing(stages, path, common_key(provenance, spec, options), report)
+    with atomic_folder(package) as folder:
+        manifest = _assemble(folder, stages, provenance, spec, options)
+    return BuildResult(package, manifest, stages, time.monotonic() - started)
+
+
+def _assemble(
+    folder: Path,
+    stages: list[Stage],
+    provenance: Provenance,
+    spec: Architecture,
+    options: BuildOptions,
+) -> Manifest:
+    """Copy the exports into ``folder`` and write the manifest and the model card."""
+    chosen = options.chosen()
+    by_name = {(stage.form.name, stage.part): stage for stage in stages}
+    artifacts = []
+    for name, precisions in chosen.items():
+        form = FORMATS[name]
+        for precision in precisions:
+            records = {part: _place(folder, by_name[name, part], precision) for part in PARTS}
+            artifacts.append(
+                Artifact(
+                    id=f"{name}-{precision}",
+                    format=name,
+                    precision=precision,  # type: ignore[arg-type]
+                    targets=list(form.targets),  # type: ignore[arg-type]
+                    minimum_os=form.minimum_os,
+                    **records,
+                )
+            )
+    packages = tuple(p for name in chosen for p in FORMATS[name].packages)
+    manifest = Manifest(
+        model=options.weights if Path(options.weights).name == options.weights else provenance.weights_name,
+        architecture=spec.name,
+        upsample=EXPORTED_UPSAMPLE if spec.upsample else None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        weights=_weights(provenance),
+        picture=Picture(size=options.input_size, pad_rgb=PIXEL_MEAN),
+        prompt=Prompt(slots=options.slots, prompts_per_call=options.prompts, mask_input=options.mask_input),
+        mask=Mask(
+            low_resolution=options.input_size // 4,
+            threshold=MASK_THRESHOLD,
+            score=options.score or spec.score,  # type: ignore[arg-type]
+            point_masks=spec.point_masks,  # type: ignore[arg-type]
+        ),
+        artifacts=artifacts,
+        tools={"python": sys.version.split()[0], **cache.tool_versions(packages)},
+        git=_git_state(),
+    )
+    write_manifest(folder, manifest)
+    (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+    return manifest
+
+
+def _weights(provenance: Provenance) -> Weights:
+    return Weights(
+        name=provenance.weights_name,
+        sha256=provenance.weights_sha256,
+        licence=provenance.licence,
+        commercial_use=provenance.commercial_use,
+        origin=provenance.origin,
+        upsample=provenance.upsample,
+        trained=provenance.trained,
+    )
+
+
+def _place(folder: Path, stage: Stage, precision: str) -> GraphRecord:
+    """Copy one export from the cache into the package."""
+    source = cache.lookup(stage.keys[precision])
+    if source is None:
+        raise StorageError(f"{stage.name} vanished from the cache", hint="build again")
+    target = folder / f"{stage.form.name}-{precision}" / f"{stage.part}{stage.form.suffix}"
+    target.parent.mkdir(exist_ok=True)
+    exported = source / target.name
+    if exported.is_dir():
+        shutil.copytree(exported, target)
+    else:
+        shutil.copyfile(exported, target)
+    report = json.loads((source / "report.json").read_text())
+    return GraphRecord(file=record_file(folder, target), op_types=report["op_types"], **report["graph"])
+
+
+def _refuse_other_content(package: Path) -> None:
+    """Only an older package, or nothing, may stand where the new one goes."""
+    if package.exists() and not package.is_dir():
+        raise StorageError(f"{package} is a file", hint="choose another output folder")
+    with storage_errors(package):
+        occupied = package.is_dir() and any(package.iterdir()) and not (package / FILE_NAME).is_file()
+    if occupied:
+        raise StorageError(f"{package} holds something that is not a package", hint="choose another output folder")
+
+
+def _check_input_size(spec: Architecture, size: int) -> None:
+    if size not in spec.input_sizes:
+        sizes = ", ".join(map(str, spec.input_sizes))
+        raise UsageError(f"{spec.name} does not take {size}-pixel inputs", hint=f"choose one of {sizes}")
+
+
+def _git_state() -> Git | None:
+    """The checkout this code runs from; ``None`` where it is installed (perhaps inside somebody else's checkout)."""
+    here = Path(__file__)
+    command = ["git", "-C", str(here.parent)]
+    try:
+        subprocess.run([*command, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*command, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return Git(commit=commit.stdout.strip(), dirty=bool(status.stdout.strip()))

@@ -1,0 +1,69 @@
+"""Finished exports by content: the same weights, options, tools and sources give the same key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgesam_mobile.files import atomic_folder, sha256_of
+from edgesam_mobile.weights.fetch import cache_root
+
+_ALWAYS = ("torch", "torchao", "numpy")
+
+
+def stage_key(parts: Mapping[str, Any], packages: tuple[str, ...]) -> str:
+    """The key of one export: a hash over what decides its bytes."""
+    everything = {**parts, "tools": tool_versions(packages), "source": _source_digest()}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def tool_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions of torch and of the given distributions."""
+    found = {}
+    for name in sorted({*_ALWAYS, *packages}):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def lookup(key: str) -> Path | None:
+    """The folder of a finished export, if it is there and unharmed."""
+    folder = _place(key)
+    seal = folder / "sha256"
+    if not seal.is_file() or seal.read_text() != sha256_of(folder / "content"):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return folder / "content"
+
+
+def store(key: str, content: Path) -> Path:
+    """Move a finished export into the cache and give its folder there."""
+    with atomic_folder(_place(key)) as folder:
+        (folder / "sha256").write_text(sha256_of(content))
+        shutil.move(content, folder / "content")
+    return _place(key) / "content"
+
+
+def build_cache() -> Path:
+    """Where finished exports are kept."""
+    return cache_root() / "build"
+
+
+def _place(key: str) -> Path:
+    return build_cache() / key[:2] / key
+
+
+@cache
+def _source_digest() -> str:
+    """Hash of the sources that decide what is exported: the model's and this room's."""
+    package = Path(__file__).parent.parent
+    sources = sorted(path for room in ("model", "deploy") for path in (package / room).glob("*.py"))
+    return hashlib.sha256("".join(f"{path.name} {sha256_of(path)}\n" for path in sources).encode()).hexdigest()

@@ -1,0 +1,60 @@
+"""What to build, checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesam_mobile.deploy.formats import FORMATS, TARGETS
+from edgesam_mobile.errors import UsageError
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build. Every combination is checked before anything runs.
+
+    Attributes:
+        weights: a registered name or a checkpoint file.
+        targets: some of ``ios``, ``android``, ``host``.
+        precisions: ``fp16``, ``fp32``; ``None`` takes all that each format offers.
+        input_size: side of the encoder's square input in pixels.
+        slots: points a prompt can have (a box takes two); 1 to 64.
+        prompts: prompts answered per call; 1 to 64.
+        score: ``iou``, ``stability``, or ``None`` for what suits the architecture.
+        image_dtype: pictures of TFLite encoders, ``float32`` or ``uint8``.
+    """
+
+    weights: str
+    targets: tuple[str, ...] = TARGETS
+    precisions: tuple[str, ...] | None = None
+    input_size: int = 1024
+    slots: int = 6
+    prompts: int = 1
+    mask_input: bool = False
+    score: str | None = None
+    image_dtype: str = "float32"
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("slots", self.slots), ("prompts", self.prompts)):
+            if not 1 <= value <= 64:
+                raise UsageError(f"--{name} is 1 to 64, not {value}")
+        unknown = set(self.targets) - set(TARGETS)
+        if unknown or not self.targets:
+            raise UsageError(f"no target {', '.join(sorted(unknown))!r}", hint=f"choose {', '.join(TARGETS)} or all")
+        if self.precisions is not None and not set(self.precisions) <= {"fp16", "fp32"}:
+            raise UsageError(f"no precision {'/'.join(self.precisions)!r}", hint="choose fp16 or fp32")
+
+    def chosen(self) -> dict[str, tuple[str, ...]]:
+        """The formats to build, each with its precisions.
+
+        Raises:
+            UsageError: no format of these targets offers the precision asked for.
+        """
+        chosen = {}
+        for form in FORMATS.values():
+            wanted = tuple(p for p in form.precisions if self.precisions is None or p in self.precisions)
+            if wanted and set(form.targets) & set(self.targets):
+                chosen[form.name] = wanted
+        if not chosen:
+            raise UsageError(f"no format for {', '.join(self.targets)} offers {', '.join(self.precisions or ())}")
+        return chosen

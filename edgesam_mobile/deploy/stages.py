@@ -1,0 +1,159 @@
+"""The exports of a build: planned by content, taken from the cache, or run in worker processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgesam_mobile.deploy import cache
+from edgesam_mobile.deploy.formats import FORMATS, Format
+from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError
+from edgesam_mobile.files import storage_errors
+from edgesam_mobile.model.registry import Architecture
+from edgesam_mobile.model.sam import Provenance
+
+PARTS = ("encoder", "decoder")
+EXPORTED_UPSAMPLE: Literal["bilinear"] = (
+    "bilinear"  # Core ML has no bicubic interpolation, and elsewhere it is several times slower
+)
+Report = Callable[[str], None]
+
+
+@dataclass
+class Stage:
+    """One graph in one format, in every precision wanted; ``keys`` are its places in the cache."""
+
+    form: Format
+    part: str
+    keys: dict[str, str]
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    cached: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.form.name} {self.part}"
+
+
+def plan(options: BuildOptions, provenance: Provenance, spec: Architecture) -> list[Stage]:
+    """Every export that the options ask for."""
+    common = common_key(provenance, spec, options)
+    chosen = options.chosen().items()
+    return [_stage(FORMATS[name], part, precisions, common) for name, precisions in chosen for part in PARTS]
+
+
+def common_key(provenance: Provenance, spec: Architecture, options: BuildOptions) -> dict[str, Any]:
+    """What decides every export's bytes, whatever the format."""
+    return {
+        "weights": provenance.weights_sha256,
+        "upsample": EXPORTED_UPSAMPLE if spec.upsample else None,
+        "image_size": options.input_size,
+        "options": {
+            "slots": options.slots,
+            "prompts": options.prompts,
+            "mask_input": options.mask_input,
+            "score": options.score or spec.score,
+            "image_dtype": options.image_dtype,
+        },
+    }
+
+
+def _stage(form: Format, part: str, precisions: tuple[str, ...], common: dict[str, Any]) -> Stage:
+    relevant = dict(common)
+    used = ("image_dtype",) if part == "encoder" else ("slots", "prompts", "mask_input", "score")
+    relevant["options"] = {name: common["options"][name] for name in used}
+    identity = {**relevant, "format": form.name, "part": part}
+    keys = {p: cache.stage_key({**identity, "precision": p}, form.packages) for p in precisions}
+    return Stage(form, part, keys)
+
+
+def export_missing(stages: list[Stage], weights: Path, common: dict[str, Any], report: Report) -> None:
+    """Run a worker per format that has stages missing from the cache, two at a time."""
+    missing: dict[str, list[Stage]] = {}
+    for stage in stages:
+        stage.cached = all(cache.lookup(key) for key in stage.keys.values())
+        if stage.cached:
+            report(f"{stage.name}: unchanged, taken from the cache")
+        else:
+            missing.setdefault(stage.form.name, []).append(stage)
+    if not missing:
+        return
+    running: list[subprocess.Popen[str]] = []
+    with storage_errors(cache.build_cache()):
+        cache.build_cache().mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix="export.", dir=cache.build_cache()))
+    try:
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            jobs = [pool.submit(_run_worker, s, weights, common, scratch, report, running) for s in missing.values()]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in running:
+                    process.kill()
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_worker(
+    stages: list[Stage],
+    weights: Path,
+    common: dict[str, Any],
+    scratch: Path,
+    report: Report,
+    running: list[subprocess.Popen[str]],
+) -> None:
+    form = stages[0].form
+    folders = {s.part: {p: scratch / form.name / s.part / p for p in s.keys} for s in stages}
+    with storage_errors(scratch):
+        for folder in (f for by_precision in folders.values() for f in by_precision.values()):
+            folder.mkdir(parents=True)
+    job = {**common, "format": form.name, "weights": str(weights.resolve()), "parts": folders}
+    log = scratch / f"{form.name}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgesam_mobile.deploy.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    running.append(process)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps(job, default=str))
+    process.stdin.close()
+    by_part = {stage.part: stage for stage in stages}
+    for line in process.stdout:
+        answer = json.loads(line)
+        stage = by_part[answer["part"]]
+        stage.seconds, stage.peak_bytes = answer["seconds"], answer["peak_bytes"]
+        for precision, key in stage.keys.items():
+            cache.store(key, folders[stage.part][precision])
+        report(f"{stage.name}: {stage.seconds:.1f} s, peak memory {stage.peak_bytes / 2**30:.2f} GiB")
+    if process.wait() != 0:
+        raise _worker_error(form, log.read_text(errors="replace"))
+
+
+def _worker_error(form: Format, log: str) -> EdgeSamError:
+    """One line out of a worker's last words."""
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "no message")
+    if "No space left on device" in log:
+        return StorageError(f"no space left while exporting {form.name}", hint="free some disk space")
+    if last.startswith(("ModuleNotFoundError", "ImportError")):
+        return EnvironmentMissing(
+            f"{form.name} cannot be built: {last}", hint=f'pip install "edgesam-mobile[{form.extra}]"'
+        )
+    return EdgeSamError(
+        f"exporting {form.name} failed: {last}", hint="`edgesam-mobile doctor` checks the tools' versions"
+    )

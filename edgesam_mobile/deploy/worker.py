@@ -1,0 +1,95 @@
+"""Exports one format in a process of its own: ``python -m edgesam_mobile.deploy.worker < job.json``.
+
+The converters do not share a process well (each changes global state of torch, and their peaks of memory add
+up), they print whatever they like, and a crash in one must not take the others along. The worker reports one
+JSON line per finished graph on its original standard output; all other output goes to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, TextIO
+
+from edgesam_mobile.deploy.decoder import decoder_graph
+from edgesam_mobile.deploy.encoder import encoder_graph
+from edgesam_mobile.deploy.formats import FORMATS
+from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.model.load import load_model
+
+
+def main() -> None:
+    """Read a job from standard input and carry it out."""
+    answers = _private_stdout()
+    warnings.simplefilter("ignore")
+    job = json.load(sys.stdin)
+    form = FORMATS[job["format"]]
+    model = load_model(Path(job["weights"]), upsample=job["upsample"], image_size=job["image_size"])
+    exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
+    for part, folders in job["parts"].items():
+        started = time.monotonic()
+        graph = build_graph(model, part, job["options"], form.name)
+        files = {precision: Path(folder) / f"{part}{form.suffix}" for precision, folder in folders.items()}
+        reports = exporter.export(graph, files)
+        for precision, report in reports.items():
+            record = {"graph": describe(graph, report.dtypes), "op_types": report.op_types}
+            (Path(folders[precision]) / "report.json").write_text(json.dumps(record))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        _answer(answers, {"part": part, "seconds": time.monotonic() - started, "peak_bytes": peak})
+
+
+def build_graph(model: Any, part: str, options: dict[str, Any], format_name: str) -> Graph:
+    """The encoder or decoder in the form that a format wants."""
+    form = FORMATS[format_name]
+    if part == "encoder":
+        dtype = options["image_dtype"] if form.channels_last else "float32"
+        return encoder_graph(model, channels_last=form.channels_last, image_dtype=dtype)
+    return decoder_graph(
+        model,
+        slots=options["slots"],
+        prompts=options["prompts"],
+        mask_input=options["mask_input"],
+        score=options["score"],
+        channels_last=form.channels_last,
+        folded=form.folded,
+    )
+
+
+def describe(graph: Graph, dtypes: dict[str, str]) -> dict[str, Any]:
+    """Inputs, outputs and size of a graph as the manifest wants them."""
+
+    def spec(port: Any) -> dict[str, Any]:
+        return {
+            "name": port.name,
+            "shape": list(port.shape),
+            "dtype": dtypes.get(port.name, port.dtype),
+            "layout": port.layout,
+            "meaning": port.meaning,
+        }
+
+    return {
+        "inputs": [spec(port) for port in graph.inputs],
+        "outputs": [spec(port) for port in graph.outputs],
+        "parameters": graph.parameter_count(),
+    }
+
+
+def _private_stdout() -> TextIO:
+    """Keep the original standard output for answers and send everything else printed to standard error."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+def _answer(answers: TextIO, record: dict[str, Any]) -> None:
+    answers.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The manifest of a built package: what is in it, how to call it, and what it was made from.
+
+Written as ``manifest.json`` beside the artefacts; its JSON schema is ``docs/manifest.schema.json``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from edgesam_mobile.errors import PackageError, UsageError
+from edgesam_mobile.files import atomic_file, sha256_of, size_of
+
+SCHEMA = "edgesam.manifest/1"
+FILE_NAME = "manifest.json"
+_LARGEST = 4 << 20  # bytes; a real manifest takes some tens of kilobytes
+_MAKE_ONE = "make one with `edgesam-mobile build`"
+
+
+def _inside(path: str) -> str:
+    """Refuse paths that lead out of the package: it may come from somebody else."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path:
+        raise ValueError("a path must stay inside the package")
+    if not path.isprintable():
+        raise ValueError("a path must be printable")
+    return path
+
+
+RelativePath = Annotated[str, Field(min_length=1, max_length=240), AfterValidator(_inside)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=80)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    # Unknown fields pass: a later minor addition must not break an older reader. JSON has no NaN or infinity.
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class TensorSpec(_Part):
+    """One input or output: what to allocate and what it means."""
+
+    name: str
+    shape: list[Positive]
+    dtype: Literal["float32", "float16", "uint8", "image"]
+    layout: str
+    meaning: str
+
+
+class FileRecord(_Part):
+    """A file, or a folder such as an ``.mlpackage`` (hashed over relative names and contents)."""
+
+    path: RelativePath
+    sha256: Sha256
+    bytes: Positive
+
+
+class GraphRecord(_Part):
+    """One exported graph.
+
+    Attributes:
+        op_types: count of each operation type, as the format names them.
+        parameters: numbers stored in the graph.
+    """
+
+    file: FileRecord
+    inputs: list[TensorSpec] = Field(min_length=1)
+    outputs: list[TensorSpec] = Field(min_length=1)
+    op_types: dict[str, Positive]
+    parameters: Positive
+
+
+class Artifact(_Part):
+    """An encoder and a decoder in one format and precision."""
+
+    id: Identifier
+    format: Identifier
+    precision: Literal["fp32", "fp16"]
+    targets: list[Literal["ios", "android", "host"]] = Field(min_length=1)
+    minimum_os: str | None = None
+    encoder: GraphRecord
+    decoder: GraphRecord
+
+
+class Weights(_Part):
+    """Where the weights come from and what they may be used for."""
+
+    name: str
+    sha256: Sha256
+    licence: str | None
+    commercial_use: bool | None
+    origin: str | None
+    upsample: str | None
+    trained: bool
+
+
+class Picture(_Part):
+    """How a picture becomes the encoder's input."""
+
+    size: Positive
+    colours: Literal["RGB"] = "RGB"
+    value_range: tuple[float, float] = (0.0, 255.0)
+    resize: str = "longest side to `size`, both sides rounded half up, bilinear with antialiasing"
+    padding: str = "right and bottom, with pad_rgb (the nearest whole numbers where the input is uint8 or an image)"
+    pad_rgb: tuple[float, float, float]
+    normalisation: str = "inside the encoder: pass colours 0..255"
+
+
+class Prompt(_Part):
+    """How prompts become the decoder's inputs."""
+
+    slots: Positive
+    prompts_per_call: Positive
+    mask_input: bool
+    coordinates: str = "(x, y) in pixels of the padded input; scale picture pixels by resized/original size"
+    labels: dict[str, int] = {
+        "foreground": 1,
+        "background": 0,
+        "box top-left": 2,
+        "box bottom-right": 3,
+        "empty slot": -1,
+    }
+    padding_rule: str = (
+        "fill unused slots with label -1 (coordinates do not matter); "
+        "SAM's padding token for prompts without a box is added inside the graph"
+    )
+
+
+class Mask(_Part):
+    """How the decoder's outputs become a mask."""
+
+    low_resolution: Positive
+    threshold: float = 0.0
+    upscaling: str = "bilinear to `size`, crop to the resized picture, bilinear to the picture, then threshold"
+    score: Literal["iou", "stability"]
+    point_masks: Literal[3, 4]
+    best: str = "mask 0 if there is a box, else the best-scored of the last `point_masks`"
+
+
+class Git(_Part):
+    """State of the project's checkout at build time; absent where it was installed as a package."""
+
+    commit: str
+    dirty: bool
+
+
+class Manifest(_Part):
+    """Everything a package says about itself.
+
+    Attributes:
+        upsample: interpolation in the exported encoder's fuse; ``weights.upsample`` is that of the training.
+    """
+
+    schema_: Literal["edgesam.manifest/1"] = Field(default="edgesam.manifest/1", alias="schema")
+    model: str
+    architecture: str
+    upsample: Literal["bilinear", "bicubic"] | None = None
+    created: str
+    code_licence: str = "Apache-2.0"
+    weights: Weights
+    picture: Picture
+    prompt: Prompt
+    mask: Mask
+    artifacts: list[Artifact] = Field(min_length=1)
+    tools: dict[str, str]
+    git: Git | None = None
+
+    def artifact(self, artifact_id: str) -> Artifact:
+        """The artefact of that id.
+
+        Raises:
+            UsageError: no such artefact; the hint lists those there are.
+        """
+        for candidate in self.artifacts:
+            if candidate.id == artifact_id:
+                return candidate
+        raise UsageError(
+            f"the package has no artefact {artifact_id!r}", hint="it has " + ", ".join(a.id for a in self.artifacts)
+        )
+
+    def files(self) -> list[FileRecord]:
+        """Every artefact file, in order."""
+        return [graph.file for a in self.artifacts for graph in (a.encoder, a.decoder)]
+
+
+def read_manifest(package: Path) -> Manifest:
+    """Read and validate the manifest of a package folder.
+
+    Raises:
+        PackageError: no manifest, not JSON, of a version this program does not know, or with a wrong field.
+    """
+    path = package / FILE_NAME
+    try:
+        if not package.is_dir():
+            what = "not a folder" if package.exists() else "no such folder"
+            raise PackageError(f"{package} is not a package: {what}", hint=_MAKE_ONE)
+        if path.stat().st_size > _LARGEST:
+            raise PackageError(f"{path} is implausibly large for a manifest", hint="build the package again")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PackageError(f"{package} is not a package: no {FILE_NAME} in it", hint=_MAKE_ONE) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PackageError(f"cannot read {path}: {_first_line(error)}", hint="build the package again") from error
+    version = re.search(r'"schema"\s*:\s*"(edgesam\.manifest/[^"]{1,20})"', text)
+    if version and version[1] != SCHEMA:
+        raise PackageError(
+            f"{path} is of version {_plain(version[1])}, this program reads {SCHEMA}", hint="update the program"
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PackageError(
+            f"{path} is damaged at {_plain(place)}: {_plain(first['msg'])}", hint="build the package again"
+        ) from None
+
+
+def write_manifest(package: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` into a package folder, atomically.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with atomic_file(package / FILE_NAME) as path:
+        path.write_text(manifest.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+
+
+def record_file(package: Path, path: Path) -> FileRecord:
+    """Hash and measure a file or folder inside a package."""
+    relative = path.relative_to(package).as_posix()
+    return FileRecord(path=relative, sha256=sha256_of(path), bytes=size_of(path))
+
+
+def check_file(package: Path, record: FileRecord) -> Path:
+    """The file's path, after hashing it again.
+
+    Raises:
+        PackageError: it is missing, cannot be read, leads out of the package or has been altered.
+    """
+    path = package / record.path
+    try:
+        if not path.resolve().is_relative_to(package.resolve()):
+            raise PackageError(f"{path} leads out of the package", hint="do not use this package")
+        if not (path.is_file() or path.is_dir()):
+            # A pipe or a device is as good as missing: reading one might never end.
+            raise PackageError(f"{path} is missing", hint="build the package again")
+        digest = sha256_of(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise PackageError(f"cannot read {path}: {_first_line(error)}", hint="build the package again") from error
+    if digest != record.sha256:
+        raise PackageError(f"{path} has been altered since it was built", hint="build the package again")
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _plain(text: str) -> str:
+    """Text from a file that may come from somebody else, fit for one line on a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -1,0 +1,1 @@
+"""Running artefacts on this machine: one session class a runtime, one predictor over all of them."""
