@@ -129,7 +129,14 @@ def segment_anything() -> Callable[[str, Path], None]:
         unavailable(f"no oracle: {' and '.join(missing)} not installed")
 
     def run(job: str, folder: Path) -> None:
-        command = [sys.executable, "-W", "error", str(ROOT / "tests" / "segment_anything_oracle.py"), job, str(folder)]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            str(ROOT / "tests" / "segment_anything_oracle.py"),
+            job,
+            str(folder),
+        ]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr

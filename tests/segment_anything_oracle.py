@@ -19,7 +19,7 @@ import torch
 def import_torchvision() -> object:
     """Import torchvision, with or without its operators; gives what must stay alive meanwhile."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]

@@ -95,4 +95,6 @@ def test_help_says_what_the_command_does_and_what_every_option_is(command: tuple
     assert function is not None
     assert (function.__doc__ or "").strip().endswith(".")
     for name, parameter in function.__annotations__.items():
-        assert any(getattr(note, "help", None) for note in parameter.__metadata__), f"{name} has no help"
+        assert any(getattr(note, "help", None) for note in getattr(parameter, "__metadata__", ())), (
+            f"{name} has no help"
+        )

@@ -34,6 +34,8 @@ from edgesam_mobile.package.manifest import (
     record_file,
     write_manifest,
 )
+from edgesam_mobile.weights.kept import keep
+from edgesam_mobile.weights.registry import REGISTRY
 
 
 @dataclass
@@ -71,6 +73,8 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     path, _, provenance = read_weights(options.weights, offline=options.offline)
     spec = architecture(provenance.architecture)
     _check_input_size(spec, options.input_size)
+    if provenance.weights_name not in REGISTRY:
+        keep(path, provenance.weights_sha256)
     stages = plan(options, provenance, spec)
     export_missing(stages, path, common_key(provenance, spec, options), report)
     with atomic_folder(package) as folder:

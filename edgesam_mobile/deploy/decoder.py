@@ -11,6 +11,7 @@ by multiplications, additions, ReLU and floor.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import torch
@@ -57,7 +58,8 @@ class DecoderModule(nn.Module):
         folded: bool,
     ) -> None:
         super().__init__()
-        prompts, decoder = model.prompt_encoder, model.mask_decoder
+        # Copies, since a graph is frozen and the model may be in training.
+        prompts, decoder = copy.deepcopy((model.prompt_encoder, model.mask_decoder))
         self.score, self.channels_last, self.batch = score, channels_last, batch
         self.grid = model.image_size // 16
         self.slots = SlotEmbedding(prompts)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgesam_mobile.errors import EnvironmentMissing, PackageError
 from edgesam_mobile.package.manifest import GraphRecord
+from edgesam_mobile.runtime.hush import hushed
 
 Array = NDArray[np.generic]
 
@@ -68,9 +69,10 @@ def open_session(path: Path, graph: GraphRecord, format_name: str, threads: int)
         hint = f'pip install "edgesam-mobile[{runtime.extra}]"'
         raise EnvironmentMissing(f"{runtime.name} is not installed", hint=hint)
     module, name = runtime.session.split(":")
-    session = getattr(importlib.import_module(f"edgesam_mobile.runtime.{module}"), name)
     try:
-        loaded: Session = session(path, graph, threads)
+        with hushed():
+            session = getattr(importlib.import_module(f"edgesam_mobile.runtime.{module}"), name)
+            loaded: Session = session(path, graph, threads)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise PackageError(f"{runtime.name} cannot load {path}: {reason}", hint="build the package again") from error

@@ -1,0 +1,53 @@
+# Everything runs in .venv, made on first use. `make` alone lists the targets.
+
+SHELL := bash
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+STAMP := .venv/.setup-done
+
+.PHONY: help setup quickstart test test-quick lint types schema clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the versions proved together (about 2 minutes, 3 GB)
+
+# One line a package: pip's own bars fill a log, and its quiet mode is silent for minutes.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing about 100 pinned packages into .venv: some minutes on the first run"
+	@set -o pipefail; \
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]" \
+	  | awk '/^Collecting / { print "  " ++n, $$2; fflush() } /^Installing / { print "  installing"; fflush() }'
+	@touch $@
+
+$(BIN)/python:
+	@for python in python3.11 python3; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	    echo "making .venv with $$python"; exec $$python -m venv .venv; \
+	  fi; \
+	done; \
+	echo "error: no Python 3.11 here — install it, or put it on PATH" >&2; exit 5
+
+quickstart: setup ## Build a package and segment a picture with it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/quickstart.sh
+
+test: setup ## Run every test
+	$(BIN)/python -m pytest
+
+test-quick: setup ## Run the tests that need neither minutes nor a network
+	$(BIN)/python -m pytest -m "not slow and not network"
+
+lint: setup ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Check types
+	$(BIN)/mypy
+
+schema: setup ## Write docs/manifest.schema.json anew
+	$(BIN)/python -m edgesam_mobile.package.schema > docs/manifest.schema.json
+
+clean: ## Remove what tools and tests leave; keeps .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,101 @@
+"""``edgesam-mobile verify``: a package against PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgesam_mobile.cli.build import flag_weights
+from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.output import out
+from edgesam_mobile.errors import VerificationFailed
+
+if TYPE_CHECKING:
+    from edgesam_mobile.evaluate.verify import Check
+
+app = typer.Typer()
+
+
+@command(
+    app,
+    "verify",
+    examples=(
+        "edgesam-mobile verify out",
+        "edgesam-mobile verify out --image photo.jpg --image other.png --overlays overlays",
+        "edgesam-mobile verify out --json",
+    ),
+)
+def verify(
+    package: Annotated[Path, typer.Argument(help="Folder that `build` wrote.")],
+    image: Annotated[list[Path] | None, typer.Option(help="Picture to check on; a built-in one by default.")] = None,
+    weights: Annotated[str | None, typer.Option(help="The weights the package was built from, if not found.")] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="Folder to write each artefact's mask to, as pictures.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
+) -> None:
+    """Run every artefact that this machine can run and compare its masks with PyTorch's.
+
+    Every file is hashed again. Core ML artefacts are inspected, not executed: only Apple systems run them.
+    Exit code 7 if one fails.
+    """
+    from edgesam_mobile.evaluate.probes import builtin_picture
+    from edgesam_mobile.evaluate.verify import verify as verify_package
+    from edgesam_mobile.package.manifest import read_manifest
+    from edgesam_mobile.picture import overlay, read_picture, write_png
+
+    def keep(artifact: str, picture: Path, mask: Any) -> None:
+        if overlays is not None:
+            write_png(overlays / f"{picture.stem}-{artifact}.png", overlay(read_picture(picture), mask))
+
+    pictures = image or [builtin_picture()]
+    with out.progress("verifying", len(read_manifest(package).artifacts)) as report:
+        result = verify_package(package, pictures, weights=weights, offline=offline, report=report, keep=keep)
+    said = result.manifest.weights
+    flag_weights(said.commercial_use, said.licence, said.trained)
+
+    def human() -> None:
+        columns = (
+            "artefact", "result", "mask IoU", "worst", "same best", "logits max abs", "cosine",
+            "embedding max abs", "cosine", "note",
+        )  # fmt: skip
+        out.table(columns, [_row(check) for check in result.checks])
+        out.say(f"mask IoU against PyTorch on {', '.join(Path(p).name for p in result.pictures)}")
+
+    data = {
+        "package": str(package),
+        "passed": result.passed,
+        "pictures": result.pictures,
+        "checks": [
+            {**vars(c), "mask_iou_mean": c.mask_iou_mean, "mask_iou_min": c.mask_iou_min} for c in result.checks
+        ],
+    }
+    out.result("edgesam.verify/1", data, human=human, quiet=["passed" if result.passed else "failed"])
+    if not result.passed:
+        failed = [check.id for check in result.checks if check.passed is False]
+        raise VerificationFailed(f"not equal to PyTorch: {', '.join(failed)}", hint="the table says how far off")
+
+
+def _row(check: Check) -> tuple[object, ...]:
+    if not check.executed:
+        result = "FAILED" if check.passed is False else "not executed"
+        return (check.id, result, *["–"] * 7, check.note)
+    verdicts = {True: "ok", False: "FAILED", None: "for information"}
+    return (
+        check.id,
+        verdicts[check.passed],
+        _number(check.mask_iou_mean, ".4f"),
+        _number(check.mask_iou_min, ".4f"),
+        f"{check.best_same}/{check.answers}",
+        _number(check.logits_max_abs, ".1e"),
+        _number(check.logits_cosine, ".6f"),
+        _number(check.embedding_max_abs, ".1e"),
+        _number(check.embedding_cosine, ".6f"),
+        check.note,
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,277 @@
+"""Every artefact of a package against the PyTorch model it was built from, on real pictures and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, WeightsError
+from edgesam_mobile.evaluate.metrics import cosine, mask_iou, max_abs_error
+from edgesam_mobile.evaluate.probes import PROBES, Probe
+from edgesam_mobile.evaluate.structure import check_structure
+from edgesam_mobile.model import SamPredictor, load_model
+from edgesam_mobile.model.choice import best_mask
+from edgesam_mobile.package.manifest import Artifact, Manifest, check_file, read_manifest
+from edgesam_mobile.picture import read_picture
+from edgesam_mobile.runtime.predictor import ArtifactPredictor
+from edgesam_mobile.runtime.session import runnable
+from edgesam_mobile.weights.kept import kept
+from edgesam_mobile.weights.registry import REGISTRY
+
+Report = Callable[[str], None]
+
+# Lowest mask IoU against PyTorch that an artefact may show on any prompt. Single precision differs by rounding
+# alone; half-precision weights move a boundary by a pixel here and there.
+LEAST_IOU = {"fp32": 0.99, "fp16": 0.95}
+# PyTorch's own two best scores are closer than this: either mask is a right answer.
+TIE = 0.01
+
+
+@dataclass(frozen=True)
+class Reference:
+    """PyTorch's answer to one probe on one picture."""
+
+    probe: Probe
+    logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    best: int
+    mask: NDArray[np.bool_]
+    tied: bool
+
+
+@dataclass
+class Check:
+    """What was found of one artefact; errors are over all pictures and probes.
+
+    Attributes:
+        executed: whether it was run here.
+        passed: ``None`` where nothing was run and nothing is wrong: never to be shown as a success.
+        note: what was checked otherwise, or why it failed.
+        best_same: answers with the same best mask as PyTorch, out of ``answers``.
+    """
+
+    id: str
+    executed: bool = False
+    passed: bool | None = None
+    note: str = ""
+    embedding_max_abs: float | None = None
+    embedding_cosine: float | None = None
+    logits_max_abs: float | None = None
+    logits_cosine: float | None = None
+    mask_ious: list[float] = field(default_factory=list)
+    best_same: int = 0
+    answers: int = 0
+
+    @property
+    def mask_iou_mean(self) -> float | None:
+        return float(np.mean(self.mask_ious)) if self.mask_ious else None
+
+    @property
+    def mask_iou_min(self) -> float | None:
+        return min(self.mask_ious) if self.mask_ious else None
+
+
+@dataclass
+class Verification:
+    """The outcome for a whole package."""
+
+    manifest: Manifest
+    pictures: list[str]
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Nothing failed; artefacts that could not be executed count neither way."""
+        return all(check.passed is not False for check in self.checks)
+
+
+def verify(
+    package: Path,
+    pictures: Sequence[Path],
+    *,
+    weights: str | None = None,
+    offline: bool = False,
+    report: Report = lambda text: None,
+    keep: Callable[[str, Path, NDArray[np.bool_]], None] = lambda artifact, picture, mask: None,
+) -> Verification:
+    """Hash every file again, run every artefact that can be run here, and hold it against PyTorch.
+
+    Args:
+        package: folder that ``edgesam-mobile build`` wrote.
+        pictures: at least one picture file.
+        weights: where the package's weights are, if neither the registry nor the cache knows.
+        report: called once per artefact.
+        keep: called with each artefact's id, picture and mask for the first probe.
+
+    Raises:
+        PackageError: the manifest is damaged or a file has been altered.
+        WeightsError: the package's own weights are not at hand.
+        PictureError: a picture cannot be read.
+    """
+    manifest = read_manifest(package)
+    for record in manifest.files():
+        check_file(package, record)
+    images = {path: read_picture(path) for path in pictures}
+    probes = [probe for probe in PROBES if probe.slots() <= manifest.prompt.slots]
+    source = _weights_source(manifest, weights)
+    features, references = _references(manifest, source, images, probes, offline)
+    checks = []
+    for artifact in manifest.artifacts:
+        if runnable(artifact.format):
+            check = _execute(package, artifact, images, features, references, keep)
+        else:
+            check = _inspect(package, artifact)
+        checks.append(check)
+        report(f"{artifact.id}: {_verdict(check)}")
+    trained = manifest.weights.upsample
+    if trained != manifest.upsample:
+        _, as_trained = _references(manifest, source, images, probes, offline, upsample=trained)
+        checks.append(_compare_upsampling(f"pytorch with {trained} up-sampling", references, as_trained))
+    return Verification(manifest, [str(path) for path in pictures], checks)
+
+
+def _weights_source(manifest: Manifest, given: str | None) -> str:
+    if given is not None:
+        return given
+    if manifest.weights.name in REGISTRY:
+        return manifest.weights.name
+    copy = kept(manifest.weights.sha256)
+    if copy is None:
+        raise WeightsError(
+            f"the weights that the package was built from ({manifest.weights.name}) are not at hand",
+            hint="name them with --weights FILE",
+        )
+    return str(copy)
+
+
+Images = dict[Path, NDArray[np.uint8]]
+References = dict[Path, list[Reference]]
+
+
+def _references(
+    manifest: Manifest,
+    source: str,
+    images: Images,
+    probes: list[Probe],
+    offline: bool,
+    *,
+    upsample: str | None = None,
+) -> tuple[dict[Path, NDArray[np.float32]], References]:
+    """PyTorch's embeddings and answers, with the up-sampling that was exported unless another is asked for."""
+    mode = upsample or manifest.upsample
+    model = load_model(source, upsample=mode, image_size=manifest.picture.size, offline=offline)
+    assert model.provenance is not None
+    if model.provenance.weights_sha256 != manifest.weights.sha256:
+        raise WeightsError(
+            f"{source} are not the weights that the package was built from", hint="name those with --weights FILE"
+        )
+    predictor = SamPredictor(model, score=manifest.mask.score)
+    features, answers = {}, {}
+    for path, image in images.items():
+        predictor.set_image(image)
+        features[path] = predictor.features.numpy()
+        answers[path] = [_reference(predictor, manifest, probe, image.shape[:2]) for probe in probes]
+    return features, answers
+
+
+def _reference(predictor: SamPredictor, manifest: Manifest, probe: Probe, size: tuple[int, int]) -> Reference:
+    prompt: dict[str, Any] = probe.on(*size)
+    masks, scores, logits = predictor.predict(num_multimask_outputs=4, **prompt)
+    point_masks = manifest.mask.point_masks
+    best = best_mask(scores, has_box=probe.box is not None, point_masks=point_masks)
+    rivals = np.sort(scores[-point_masks:])
+    tied = probe.box is None and bool(rivals[-1] - rivals[-2] < TIE)
+    return Reference(probe, logits, scores, best, np.asarray(masks[best], dtype=bool), tied)
+
+
+def _execute(
+    package: Path,
+    artifact: Artifact,
+    images: Images,
+    features: dict[Path, NDArray[np.float32]],
+    references: References,
+    keep: Callable[[str, Path, NDArray[np.bool_]], None],
+) -> Check:
+    check = Check(artifact.id, executed=True)
+    try:
+        predictor = ArtifactPredictor(package, artifact.id)
+        for path, image in images.items():
+            predictor.set_image(image)
+            _compare_embedding(check, predictor, features[path])
+            for index, reference in enumerate(references[path]):
+                mask = _compare_answer(check, predictor, reference, image.shape[:2])
+                if index == 0:
+                    keep(artifact.id, path, mask)
+    except EdgeSamError as error:
+        check.passed, check.note = False, error.message
+        return check
+    least = LEAST_IOU[artifact.precision]
+    worst = check.mask_iou_min
+    finite = check.logits_max_abs is not None and np.isfinite(check.logits_max_abs)
+    check.passed = bool(finite and worst is not None and worst >= least and check.best_same == check.answers)
+    if not check.passed:
+        check.note = f"needs mask IoU of at least {least} and the same best mask everywhere"
+    return check
+
+
+def _compare_embedding(check: Check, predictor: ArtifactPredictor, expected: NDArray[np.float32]) -> None:
+    found = np.asarray(predictor.features, np.float32)
+    if predictor.artifact.encoder.outputs[0].layout == "NHWC":
+        found = found.transpose(0, 3, 1, 2)
+    check.embedding_max_abs = max(check.embedding_max_abs or 0.0, max_abs_error(found, expected))
+    check.embedding_cosine = min(check.embedding_cosine or 1.0, cosine(found, expected))
+
+
+def _compare_answer(
+    check: Check, predictor: ArtifactPredictor, reference: Reference, size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    prompt: dict[str, Any] = reference.probe.on(*size)
+    decoded = predictor.decode(predictor.prompt(**prompt))
+    mask = predictor.full_mask(decoded)
+    check.logits_max_abs = max(check.logits_max_abs or 0.0, max_abs_error(decoded.masks, reference.logits))
+    check.logits_cosine = min(check.logits_cosine or 1.0, cosine(decoded.masks, reference.logits))
+    check.answers += 1
+    if decoded.best == reference.best:
+        check.best_same += 1
+        check.mask_ious.append(mask_iou(mask, reference.mask))
+    elif reference.tied:
+        # Another of two equally good masks: count it as the same, and compare the mask PyTorch would show.
+        check.best_same += 1
+        full = predictor.transform.upscale_masks(decoded.masks[reference.best], size)
+        check.mask_ious.append(mask_iou(full > predictor.manifest.mask.threshold, reference.mask))
+    else:
+        check.mask_ious.append(mask_iou(mask, reference.mask))
+    return mask
+
+
+def _inspect(package: Path, artifact: Artifact) -> Check:
+    check = Check(artifact.id)
+    try:
+        check.note = check_structure(package, artifact)
+    except EnvironmentMissing as error:
+        check.note = f"structure not checked: {error.message}"
+    except EdgeSamError as error:
+        check.passed, check.note = False, error.message
+    return check
+
+
+def _compare_upsampling(name: str, exported: References, trained: References) -> Check:
+    """How far the exported up-sampling alone moves the masks from those of the trained one; for information."""
+    check = Check(name, executed=True, note="what the exported up-sampling alone changes; not a check")
+    for path, answers in exported.items():
+        for found, expected in zip(answers, trained[path], strict=True):
+            check.answers += 1
+            check.best_same += found.best == expected.best
+            check.mask_ious.append(mask_iou(found.mask, expected.mask))
+    return check
+
+
+def _verdict(check: Check) -> str:
+    if not check.executed:
+        return "not executed; " + (check.note or "files unaltered")
+    return f"mask IoU {check.mask_iou_mean:.4f}" if check.passed and check.mask_iou_mean else f"FAILED: {check.note}"
