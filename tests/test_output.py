@@ -60,7 +60,6 @@ def test_square_brackets_are_text_and_not_markup(capsys: pytest.CaptureFixture[s
     assert printed.err == f"{BRACKETS}\nwarning: {BRACKETS}\n"
 
 
-@pytest.mark.xfail(strict=True, reason="table() hands cells to rich as markup: they must go in as rich.text.Text")
 def test_square_brackets_in_a_table_are_text_too(capsys: pytest.CaptureFixture[str]) -> None:
     output().table(("line",), [(BRACKETS,)])
     assert BRACKETS in capsys.readouterr().out

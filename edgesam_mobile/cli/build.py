@@ -25,8 +25,10 @@ app = typer.Typer()
 def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the package to.")],
     target: Annotated[list[str], typer.Option(help="ios, android, host or all; can be repeated.")] = ["all"],  # noqa: B006
-    model: Annotated[str, typer.Option(help="Registered weights; see `weights list`.")] = "mobile-sam",
-    weights: Annotated[str | None, typer.Option(help="A checkpoint file instead of registered weights.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model of `weights list`; mobile-sam by default.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A checkpoint file of that model, instead of its registered weights.")
+    ] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp16 or fp32; all by default.")] = None,
     input_size: Annotated[int, typer.Option(help="Side of the encoder's input in pixels: 512, 768 or 1024.")] = 1024,
     slots: Annotated[int, typer.Option(help="Points a prompt can have; a box takes two.")] = 6,
@@ -45,7 +47,8 @@ def build(
     from edgesam_mobile.deploy.options import BuildOptions
 
     options = BuildOptions(
-        weights=weights or model,
+        weights=weights or model or "mobile-sam",
+        model=model,
         targets=TARGETS if "all" in target else tuple(target),
         precisions=tuple(precision) if precision else None,
         input_size=input_size,

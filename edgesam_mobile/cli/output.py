@@ -54,6 +54,7 @@ class Output:
         """Print a table to standard output; columns that hold only numbers align right."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         cells = [[str(cell) for cell in row] for row in rows]
@@ -61,7 +62,7 @@ class Output:
             numeric = bool(cells) and all(_numeric(row[index]) for row in cells)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in cells:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self._stdout().print(table)
 
     def say(self, text: str = "") -> None:

@@ -123,10 +123,12 @@ def _from_artifact(where: str, picture: NDArray[np.uint8], prompt: dict[str, Any
     folder, _, wanted = where.partition(":") if not Path(where).is_dir() else (where, "", "")
     package = Path(folder)
     manifest = read_manifest(package)
-    matching = [a.id for a in manifest.artifacts if a.id == wanted or (a.id.startswith(wanted) and runnable(a.format))]
+    able = [a.id for a in manifest.artifacts if runnable(a.format)]
+    named = [a.id for a in manifest.artifacts if a.id == wanted]
+    matching = named or [name for name in able if name.startswith(wanted)]
     if not matching:
-        able = ", ".join(a.id for a in manifest.artifacts if runnable(a.format)) or "none"
-        raise UsageError(f"{folder} has no artefact {wanted!r} that runs here", hint=f"those that do: {able}")
+        hint = f"those that do: {', '.join(able) or 'none'}"
+        raise UsageError(f"{folder} has no artefact {wanted!r} that runs here", hint=hint)
     flag_weights(manifest.weights.commercial_use, manifest.weights.licence, manifest.weights.trained)
     predictor = ArtifactPredictor(package, matching[0], threads=threads)
     started = time.perf_counter()

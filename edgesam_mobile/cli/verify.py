@@ -29,7 +29,9 @@ app = typer.Typer()
 )
 def verify(
     package: Annotated[Path, typer.Argument(help="Folder that `build` wrote.")],
-    image: Annotated[list[Path] | None, typer.Option(help="Picture to check on; a built-in one by default.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Picture to check on; two built-in ones by default.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="The weights the package was built from, if not found.")] = None,
     overlays: Annotated[
         Path | None, typer.Option(help="Folder to write each artefact's mask to, as pictures.")
@@ -41,7 +43,7 @@ def verify(
     Every file is hashed again. Core ML artefacts are inspected, not executed: only Apple systems run them.
     Exit code 7 if one fails.
     """
-    from edgesam_mobile.evaluate.probes import builtin_picture
+    from edgesam_mobile.evaluate.probes import builtin_pictures
     from edgesam_mobile.evaluate.verify import verify as verify_package
     from edgesam_mobile.package.manifest import read_manifest
     from edgesam_mobile.picture import overlay, read_picture, write_png
@@ -50,7 +52,7 @@ def verify(
         if overlays is not None:
             write_png(overlays / f"{picture.stem}-{artifact}.png", overlay(read_picture(picture), mask))
 
-    pictures = image or [builtin_picture()]
+    pictures = image or builtin_pictures()
     with out.progress("verifying", len(read_manifest(package).artifacts)) as report:
         result = verify_package(package, pictures, weights=weights, offline=offline, report=report, keep=keep)
     said = result.manifest.weights

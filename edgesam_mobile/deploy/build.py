@@ -35,7 +35,7 @@ from edgesam_mobile.package.manifest import (
     write_manifest,
 )
 from edgesam_mobile.weights.kept import keep
-from edgesam_mobile.weights.registry import REGISTRY
+from edgesam_mobile.weights.registry import REGISTRY, entry
 
 
 @dataclass
@@ -72,7 +72,7 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     _refuse_other_content(package)
     path, _, provenance = read_weights(options.weights, offline=options.offline)
     spec = architecture(provenance.architecture)
-    _check_input_size(spec, options.input_size)
+    _check_fit(spec, options)
     if provenance.weights_name not in REGISTRY:
         keep(path, provenance.weights_sha256)
     stages = plan(options, provenance, spec)
@@ -109,7 +109,7 @@ def _assemble(
             )
     packages = tuple(p for name in chosen for p in FORMATS[name].packages)
     manifest = Manifest(
-        model=options.weights if Path(options.weights).name == options.weights else provenance.weights_name,
+        model=options.model or provenance.weights_name,
         architecture=spec.name,
         upsample=EXPORTED_UPSAMPLE if spec.upsample else None,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -169,10 +169,17 @@ def _refuse_other_content(package: Path) -> None:
         raise StorageError(f"{package} holds something that is not a package", hint="choose another output folder")
 
 
-def _check_input_size(spec: Architecture, size: int) -> None:
-    if size not in spec.input_sizes:
+def _check_fit(spec: Architecture, options: BuildOptions) -> None:
+    """The weights must be of the model asked for, and that model must take the input size."""
+    if options.model is not None and entry(options.model).architecture != spec.name:
+        raise UsageError(
+            f"{options.weights} holds {spec.name} weights, not {options.model}", hint="leave --model out"
+        )
+    if options.input_size not in spec.input_sizes:
         sizes = ", ".join(map(str, spec.input_sizes))
-        raise UsageError(f"{spec.name} does not take {size}-pixel inputs", hint=f"choose one of {sizes}")
+        raise UsageError(
+            f"{spec.name} does not take {options.input_size}-pixel inputs", hint=f"choose one of {sizes}"
+        )
 
 
 def _git_state() -> Git | None:

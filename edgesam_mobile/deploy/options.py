@@ -14,6 +14,7 @@ class BuildOptions:
 
     Attributes:
         weights: a registered name or a checkpoint file.
+        model: the registered model that a checkpoint file must fit; ``None`` takes what the file says.
         targets: some of ``ios``, ``android``, ``host``.
         precisions: ``fp16``, ``fp32``; ``None`` takes all that each format offers.
         input_size: side of the encoder's square input in pixels.
@@ -24,6 +25,7 @@ class BuildOptions:
     """
 
     weights: str
+    model: str | None = None
     targets: tuple[str, ...] = TARGETS
     precisions: tuple[str, ...] | None = None
     input_size: int = 1024

@@ -47,6 +47,7 @@ PROBES = (
 )
 
 
-def builtin_picture() -> Path:
-    """A photograph that comes with the package: a cat, 451 x 300, CC0 (see ``examples/README.md``)."""
-    return Path(str(files("edgesam_mobile.evaluate") / "pictures" / "cat.jpg"))
+def builtin_pictures() -> list[Path]:
+    """The photographs that come with the package: a cat and a cup of coffee, CC0 (see ``examples/README.md``)."""
+    folder = Path(str(files("edgesam_mobile.evaluate") / "pictures"))
+    return [folder / "cat.jpg", folder / "coffee.jpg"]

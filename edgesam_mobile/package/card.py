@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from edgesam_mobile.package.manifest import FILE_NAME, Manifest, TensorSpec
 
-CARD_NAME = "MODEL_CARD.md"
-
 # What the Hugging Face Hub knows by these names; every other licence is "other" there, with a name of its own.
 _HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0")
 
@@ -162,7 +160,8 @@ def _provenance(manifest: Manifest) -> str:
         ("weights", weights.name),
         ("origin of the weights", weights.origin or "unknown"),
         ("sha256 of the weights", f"`{weights.sha256}`"),
-        ("up-sampling in the encoder", weights.upsample or "none"),
+        ("up-sampling in training", weights.upsample or "none"),
+        ("up-sampling in the encoder here", manifest.upsample or "none"),
         ("built", manifest.created),
         (
             "git",

@@ -145,6 +145,7 @@ manifests = st.fixed_dictionaries(
     },
     optional={
         "code_licence": _texts,
+        "upsample": st.sampled_from([None, "bilinear", "bicubic"]),
         "git": st.none() | st.fixed_dictionaries({"commit": _texts, "dirty": st.booleans()}),
     },
 ).map(Manifest.model_validate)

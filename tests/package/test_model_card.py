@@ -121,6 +121,7 @@ def test_provenance_names_weights_tools_and_commit() -> None:
     provenance = dict(rows(section(card(), "Provenance")))
     assert provenance["sha256 of the weights"] == f"`{'ab' * 32}`"
     assert provenance["torch"] == "2.13.0"
+    assert provenance["up-sampling in the encoder here"] == "none"
     assert provenance["git"] == "`0123456`, with uncommitted changes"
 
 
@@ -144,4 +145,4 @@ def test_no_manifest_breaks_the_front_matter_or_a_table(manifest: Manifest) -> N
     text = model_card(manifest)
     assert front_matter(text)["pipeline_tag"] == "mask-generation"
     assert all(len(row) == 9 for row in rows(section(text, "Artefacts")))
-    assert len(rows(section(text, "Provenance"))) == 8 + len(manifest.tools)
+    assert len(rows(section(text, "Provenance"))) == 9 + len(manifest.tools)

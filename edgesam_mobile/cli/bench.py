@@ -1,0 +1,172 @@
+"""``edgesam-mobile bench``: a package's artefacts and the baselines, timed in one interleaved run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgesam_mobile.cli.build import flag_weights
+from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.output import out
+from edgesam_mobile.errors import EdgeSamError, UsageError
+from edgesam_mobile.files import atomic_file
+
+if TYPE_CHECKING:
+    from edgesam_mobile.lab.host import BenchResult
+    from edgesam_mobile.lab.report import CaseReport, StageReport
+    from edgesam_mobile.lab.statistics import Estimate
+
+app = typer.Typer()
+
+SCHEMA = "edgesam.bench/1"
+_COLUMNS = (
+    "case", "threads", "load ms", "first ms", "encode p50/p90", "decode p50/p90", "frame p50/p90/p99", "FPS",
+    "vs PyTorch", "peak MB", "mask IoU",
+)  # fmt: skip
+
+
+@command(
+    app,
+    "bench",
+    examples=(
+        "edgesam-mobile bench out",
+        "edgesam-mobile bench out --threads 1 --threads 2 --samples samples.json",
+        "edgesam-mobile bench out --only tflite-fp32 --only pytorch-eager --launches 2 --seconds 2 --json",
+    ),
+)
+def bench(
+    package: Annotated[Path, typer.Argument(help="Folder that `build` wrote.")],
+    device: Annotated[str, typer.Option(help="Where to measure: host, this machine.")] = "host",
+    launches: Annotated[int, typer.Option(help="Processes for each case.")] = 5,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads; can be repeated. All by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="Measured seconds in each process, after the warm-up.")] = 5.0,
+    only: Annotated[list[str] | None, typer.Option(help="Id of a case to run; can be repeated.")] = None,
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Leave the baselines out.")] = False,
+    weights: Annotated[str | None, typer.Option(help="The weights the package was built from, if not found.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture to segment; a built-in one by default.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="JSON file to write every raw sample to.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
+) -> None:
+    """Time every artefact that this machine can run against PyTorch and a published-style ONNX export.
+
+    Every case runs in several processes of its own, interleaved, each after a warm-up. An interrupt keeps what
+    was measured. Timings of this machine say nothing about a phone.
+    """
+    if device != "host":
+        raise UsageError(f"cannot measure on {device!r}", hint="this version measures on `host`, this machine, only")
+    from edgesam_mobile.lab.host import measure, prepare
+    from edgesam_mobile.lab.report import as_record, report
+
+    prepared = prepare(
+        package,
+        threads=threads or (),
+        only=only or (),
+        baselines=not no_baselines,
+        weights=weights,
+        image=image,
+        offline=offline,
+        note=out.note,
+    )
+    with out.progress("measuring", len(prepared.jobs) * launches) as advance:
+        result = measure(prepared, launches=launches, seconds=seconds, report=advance)
+    reports = report(result)
+    data = as_record(result, reports)
+    if samples is not None:
+        with atomic_file(samples) as path:
+            path.write_text(json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n", encoding="utf-8")
+    _warn(result, reports)
+    out.result(SCHEMA, data, human=lambda: _show(result, reports), quiet=_quiet(reports))
+    if result.partial:
+        raise typer.Exit(130)
+    if failed := [r.case.key for r in reports if not r.launches]:
+        raise EdgeSamError(f"no launch succeeded of {', '.join(failed)}", hint="the warnings above say why")
+
+
+def _warn(result: BenchResult, reports: list[CaseReport]) -> None:
+    """What makes the numbers doubtful, in every mode."""
+    said = result.prepared.manifest.weights
+    flag_weights(said.commercial_use, said.licence, said.trained)
+    if result.partial:
+        out.warn("interrupted: these are partial results")
+    for launch in result.launches:
+        if launch.status == "failed":
+            out.warn(f"{launch.case.key} launch {launch.index + 1} failed: {launch.error}")
+    for r in reports:
+        if r.unstable:
+            out.warn(f"{r.case.key}: the warm-up of {r.unstable} of {r.launches} launches did not settle")
+        if r.drift and r.drift.flagged:
+            out.warn(f"{r.case.key}: frames of the last third took {r.drift.ratio:.2f} x those of the first")
+        if r.mask_iou is not None and r.mask_iou < 0.9:
+            out.warn(f"{r.case.key}: its mask is not PyTorch's (IoU {r.mask_iou:.3f}): see `edgesam-mobile verify`")
+    if result.machine.load_before > 0.25 * result.machine.cores:
+        out.warn(f"the machine was busy before the run (load {result.machine.load_before:.1f})")
+
+
+def _show(result: BenchResult, reports: list[CaseReport]) -> None:
+    machine, settings = result.machine, result.settings
+    load = f"load {machine.load_before:.2f} before, {machine.load_after:.2f} after"
+    out.say(f"{machine.cpu}, {machine.cores} cores, {machine.system}, {load}")
+    out.say("host timings say nothing about a phone")
+    rows = [_row(r) for r in reports]
+    rows += [(s.id, "–", "not executed", *["–"] * 8) for s in result.prepared.skipped]
+    out.table(_COLUMNS, rows)
+    for skipped in result.prepared.skipped:
+        out.say(f"{skipped.id}: {skipped.reason}")
+    out.say(
+        f"{result.prepared.manifest.model} on {result.prepared.image.name}, one point; ms; "
+        f"{settings['launches']} launches of {settings['seconds']:g} s each, {result.seconds:.0f} s in all; "
+        "vs PyTorch: how many times as long its frame takes, with 95 % interval; "
+        "peak MB: of the process, in brackets the growth from loading the model on"
+    )
+    if any(r.quick for r in reports):
+        out.say("quick run: good for a look; for a figure to publish take 5 launches and 60 s or 1024 frames a case")
+
+
+def _row(r: CaseReport) -> tuple[object, ...]:
+    peak = "–"
+    if r.peak_bytes is not None and r.growth_bytes is not None:
+        peak = f"{r.peak_bytes / 1e6:.0f} (+{r.growth_bytes / 1e6:.0f})"
+    frame = r.stages.get("frame")
+    return (
+        r.case.id,
+        r.case.threads,
+        _number(r.load_ms) if r.launches else "failed",
+        _number(r.first_ms),
+        _percentiles(r.stages.get("encode")),
+        _percentiles(r.stages.get("decode")),
+        _percentiles(frame, tail=True),
+        f"{1000 / frame.summary.p50:.2f}" if frame else "–",
+        _times(r.vs_pytorch),
+        peak,
+        "–" if r.mask_iou is None else f"{r.mask_iou:.4f}",
+    )
+
+
+def _percentiles(stage: StageReport | None, *, tail: bool = False) -> str:
+    if stage is None:
+        return "–"
+    summary = stage.summary
+    values = (summary.p50, summary.p90, summary.p99) if tail else (summary.p50, summary.p90)
+    return " / ".join(_number(value) for value in values)
+
+
+def _times(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2f}x"
+    return f"{estimate.value:.2f}x [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _quiet(reports: list[CaseReport]) -> list[Any]:
+    """Case and median frame in milliseconds, one case a line."""
+    return [f"{r.case.key} {r.stages['frame'].summary.p50:.3f}" for r in reports if "frame" in r.stages]
