@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgesam_mobile.deploy.slots import repeat_prompts
 from edgesam_mobile.model.mask_decoder import Attention, TwoWayBlock, TwoWayTransformer
 
 
@@ -38,10 +39,10 @@ class TokensToImage(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """B x T x C tokens, B x HW x C cells (twice: with and without positions) to B x T x C."""
         batch, tokens, dim = q.shape
-        query = torch.bmm(split_heads(self.q_proj(q), self.heads), per_prompt(self.key_weight, batch))
+        query = torch.bmm(split_heads(self.q_proj(q), self.heads), repeat_prompts(self.key_weight, batch))
         scores = torch.bmm(query.reshape(batch, self.heads * tokens, dim), k.transpose(1, 2))
         cells = torch.bmm(scores.softmax(-1), v).reshape(batch * self.heads, tokens, dim)
-        y = torch.bmm(cells, per_prompt(self.value_weight, batch)) + per_prompt(self.value_bias, batch)
+        y = torch.bmm(cells, repeat_prompts(self.value_weight, batch)) + repeat_prompts(self.value_bias, batch)
         y = y.reshape(batch, self.heads, tokens, -1).transpose(1, 2).reshape(batch, tokens, -1)
         z: Tensor = self.out_proj(y)
         return z
@@ -72,12 +73,12 @@ class ImageToTokens(nn.Module):
         batch, tokens, dim = k.shape
         cells, columns = q.shape[1], self.heads * tokens
         key, value = split_heads(self.k_proj(k), self.heads), split_heads(self.v_proj(v), self.heads)
-        projected = torch.bmm(key, per_prompt(self.query_weight, batch)).reshape(batch, columns, dim)
-        bias = torch.bmm(per_prompt(self.query_bias, batch), key.transpose(1, 2))
+        projected = torch.bmm(key, repeat_prompts(self.query_weight, batch)).reshape(batch, columns, dim)
+        bias = torch.bmm(repeat_prompts(self.query_bias, batch), key.transpose(1, 2))
         bias = (bias.reshape(batch, self.heads, 1, tokens) + key_bias).reshape(batch, 1, columns)
         scores = torch.bmm(q, projected.transpose(1, 2)) + bias
         weights = scores.reshape(batch, cells, self.heads, tokens).softmax(-1).reshape(batch, cells, columns)
-        update = torch.bmm(value, per_prompt(self.out_weight, batch)).reshape(batch, columns, dim)
+        update = torch.bmm(value, repeat_prompts(self.out_weight, batch)).reshape(batch, columns, dim)
         return torch.bmm(weights, update) + self.out_bias
 
 
@@ -127,8 +128,3 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     """B x T x C to B*heads x T x C/heads."""
     batch, tokens, width = x.shape
     return x.reshape(batch, tokens, heads, -1).transpose(1, 2).reshape(batch * heads, tokens, width // heads)
-
-
-def per_prompt(weight: Tensor, batch: int) -> Tensor:
-    """A weight per head, repeated for each prompt of the call."""
-    return weight if batch == 1 else weight.repeat(batch, 1, 1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from edgesam_mobile.deploy.attention import FoldedTransformer
 from edgesam_mobile.deploy.ports import Graph, Port
-from edgesam_mobile.deploy.slots import CellPositions, SlotEmbedding
+from edgesam_mobile.deploy.slots import CellPositions, SlotEmbedding, repeat_prompts
 from edgesam_mobile.model.choice import STABILITY_OFFSET
 from edgesam_mobile.model.mask_decoder import NUM_MASKS, MaskDecoder
 from edgesam_mobile.model.registry import architecture
@@ -96,10 +96,10 @@ class DecoderModule(nn.Module):
         has_mask_input: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         slots, present, has_box = self.slots(point_coords, point_labels)
-        output = self.output_tokens.expand(self.batch, -1, -1)
+        output = repeat_prompts(self.output_tokens, self.batch)
         tokens = torch.cat([output, slots], 1)
         present = torch.cat([torch.ones_like(output[:, :, 0:1]), present], 1)
-        key_bias = ((1 - present) * HIDDEN).transpose(1, 2).unsqueeze(1)
+        key_bias = ((1.0 - present) * HIDDEN).transpose(1, 2).unsqueeze(1)
         cells = self._cells(image_embeddings, mask_input, has_mask_input)
         tokens, cells = self.transformer(cells, self.positions(has_box), tokens, key_bias)
         masks = self._masks(tokens, cells)
@@ -119,7 +119,7 @@ class DecoderModule(nn.Module):
             cells = (embedding + dense.permute(0, 2, 3, 1)).flatten(1, 2)
         else:
             cells = (embedding + dense).flatten(2).transpose(1, 2)
-        return cells.expand(self.batch, -1, -1)
+        return cells if cells.shape[0] == self.batch else cells.expand(self.batch, -1, -1)
 
     def _dense(self, mask: Tensor | None, has_mask: Tensor | None) -> Tensor:
         """What a mask prompt adds to each cell, B x 256 x G x G; with none, one vector for all, 1 x 256 x 1 x 1."""
@@ -149,11 +149,11 @@ class DecoderModule(nn.Module):
 
     def _choose(self, scores: Tensor, has_box: Tensor) -> Tensor:
         """One-hot B x 4: token 0 for a box, else the first best-scored of the masks that compete."""
-        ruled_out = has_box * self.not_for_boxes + (1 - has_box) * self.not_for_points
-        scores = scores - 10 * ruled_out
+        ruled_out = has_box * self.not_for_boxes + (1.0 - has_box) * self.not_for_points
+        scores = scores - 10.0 * ruled_out
         short = scores.amax(-1, keepdim=True) - scores
-        best = F.relu(1 - F.relu(short * 1e3).clamp(max=1) * 1e3)  # two steps: one factor would overflow fp16
-        return best * F.relu(1 - best @ self.earlier)
+        best = F.relu(1.0 - F.relu(short * 1e3).clamp(max=1.0) * 1e3)  # two steps: one factor would overflow fp16
+        return best * F.relu(1.0 - best @ self.earlier)
 
 
 def decoder_graph(
@@ -220,4 +220,4 @@ def _as_linear(conv: nn.ConvTranspose2d) -> nn.Linear:
 
 def _area(margin: Tensor) -> Tensor:
     """Pixels with a positive margin, in rows' widths: row means summed, so that half precision can hold it."""
-    return (margin * STEEP).clamp(0, 1).mean(-1).sum(-1)
+    return (margin * STEEP).clamp(0.0, 1.0).mean(-1).sum(-1)

@@ -45,6 +45,10 @@ class BuildOptions:
             raise UsageError(f"no target {', '.join(sorted(unknown))!r}", hint=f"choose {', '.join(TARGETS)} or all")
         if self.precisions is not None and not set(self.precisions) <= {"fp16", "fp32"}:
             raise UsageError(f"no precision {'/'.join(self.precisions)!r}", hint="choose fp16 or fp32")
+        if self.score not in (None, "iou", "stability"):
+            raise UsageError(f"no score {self.score!r}", hint="choose iou or stability")
+        if self.image_dtype not in ("float32", "uint8"):
+            raise UsageError(f"no image dtype {self.image_dtype!r}", hint="choose float32 or uint8")
 
     def chosen(self) -> dict[str, tuple[str, ...]]:
         """The formats to build, each with its precisions.

@@ -25,7 +25,8 @@ class SlotEmbedding(nn.Module):
     per_y: Tensor
     start: Tensor
     kinds: Tensor
-    corners: Tensor
+    any_kind: Tensor
+    corner_kinds: Tensor
     kind_embeddings: Tensor
     padding_token: Tensor
 
@@ -40,7 +41,8 @@ class SlotEmbedding(nn.Module):
         self.register_buffer("start", start.float().view(1, 1, -1))
         self.sine = sine_coefficients()
         self.register_buffer("kinds", torch.arange(4.0).view(1, 1, 4))
-        self.register_buffer("corners", torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 1, 4))
+        self.register_buffer("any_kind", torch.ones(4, 1))
+        self.register_buffer("corner_kinds", torch.tensor([0.0, 0.0, 1.0, 1.0]).view(4, 1))
         self.register_buffer("kind_embeddings", torch.cat([*source.point_embeddings.parameters()]).detach())
         self.register_buffer("padding_token", source.not_a_point_embed.weight.detach().view(1, 1, -1))
 
@@ -48,13 +50,13 @@ class SlotEmbedding(nn.Module):
         turns = coords[:, :, 0:1] * self.per_x + coords[:, :, 1:2] * self.per_y + self.start
         position = self._sine(turns)
         distance = labels.unsqueeze(-1) - self.kinds
-        kind = F.relu(1 - distance * distance)  # one-hot for whole labels 0..3, nothing for -1
-        present = kind.sum(-1, keepdim=True)
+        kind = F.relu(1.0 - distance * distance)  # one-hot for whole labels 0..3, nothing for -1
+        present = kind @ self.any_kind
         tokens = position * present + kind @ self.kind_embeddings
-        corners = (kind * self.corners).sum(-1, keepdim=True).sum(1, keepdim=True)
-        no_box = F.relu(1 - corners)
-        padding = self.padding_token.expand(coords.shape[0], 1, -1)
-        return torch.cat([tokens, padding], 1), torch.cat([present, no_box], 1), 1 - no_box
+        corners = (kind @ self.corner_kinds).sum(1, keepdim=True)
+        no_box = F.relu(1.0 - corners)
+        padding = repeat_prompts(self.padding_token, coords.shape[0])
+        return torch.cat([tokens, padding], 1), torch.cat([present, no_box], 1), 1.0 - no_box
 
     def _sine(self, turns: Tensor) -> Tensor:
         """sin(2 pi turns), by reduction to half a turn around zero and an odd polynomial."""
@@ -86,13 +88,18 @@ class CellPositions(nn.Module):
 
     def forward(self, has_box: Tensor) -> Tensor:
         """``has_box`` (B x 1 x 1, 0 or 1) only keeps converters from computing the whole map and storing it."""
-        one = (has_box[0:1] + 2).clamp(0, 1)
+        one = (has_box[0:1] + 2.0).clamp(0.0, 1.0)
         grid, half = self.across.shape[0], self.across.shape[1] // 2
         across = (self.across * one).reshape(1, grid, -1)
         down = (self.down * one).reshape(grid, 1, -1)
         sin_a, cos_a, sin_d, cos_d = across[..., :half], across[..., half:], down[..., :half], down[..., half:]
         encoded = torch.cat([sin_a * cos_d + cos_a * sin_d, cos_a * cos_d - sin_a * sin_d], dim=-1)
         return encoded.reshape(1, grid * grid, -1)
+
+
+def repeat_prompts(x: Tensor, batch: int) -> Tensor:
+    """A constant's first axis repeated for each prompt; left alone for one, where a copy would cost for nothing."""
+    return x if batch == 1 else x.repeat(batch, *[1] * (x.dim() - 1))
 
 
 def sine_coefficients(terms: int = _SINE_TERMS) -> list[float]:

@@ -54,14 +54,15 @@ class Baselines:
 
     def _prepare(self, case: Case) -> dict[str, Any]:
         rules = {"score": self.manifest.mask.score, "point_masks": self.manifest.mask.point_masks}
+        torch = {"module": "torch"}
         if case.id == MOBILE_SAM:
             fetch(MOBILE_SAM, offline=self.offline, report=self.note)
-            return {"weights": MOBILE_SAM, "image_size": 1024, "score": "iou", "point_masks": 3}
+            return {**torch, "weights": MOBILE_SAM, "image_size": 1024, "score": "iou", "point_masks": 3}
         size = self.manifest.picture.size
         weights = self._package_weights()
         if case.kind == "pytorch":
-            return {"weights": weights, "image_size": size, **rules}
-        return {"graphs": str(self._published(weights)), "image_size": size, **rules}
+            return {**torch, "weights": weights, "image_size": size, **rules}
+        return {"module": "onnxruntime", "graphs": str(self._published(weights)), "image_size": size, **rules}
 
     def _package_weights(self) -> str:
         """Name or path of the very weights that the package was built from."""

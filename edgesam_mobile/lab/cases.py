@@ -89,7 +89,7 @@ def schedule(cases: Sequence[Case], launches: int, seed: int = 0) -> list[tuple[
     other one.
     """
     generator = random.Random(seed)
-    order = []
+    order: list[tuple[int, Case]] = []
     for launch in range(launches):
         order.extend((launch, case) for case in generator.sample(list(cases), len(cases)))
     return order

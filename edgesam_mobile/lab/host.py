@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesam_mobile.errors import EnvironmentMissing, UsageError
-from edgesam_mobile.evaluate.probes import builtin_picture
+from edgesam_mobile.evaluate.probes import builtin_pictures
 from edgesam_mobile.lab.baselines import Baselines
 from edgesam_mobile.lab.cases import Case, Skipped, plan, schedule
 from edgesam_mobile.lab.launch import Launch, OnSample, run_launch
@@ -109,9 +109,10 @@ def prepare(
     if not all(1 <= n <= processors() for n in wanted):
         raise UsageError(f"no {max(wanted)} threads here", hint=f"choose 1 to {processors()}")
     chosen = plan(manifest, threads=wanted, baselines=baselines, only=only)
-    picture = image or builtin_picture()
+    picture = image or builtin_pictures()[0]
     height, width = read_picture(picture).shape[:2]
-    common = {"package": str(package.resolve()), "image": str(picture.resolve()), "point": (width / 2, height / 2)}
+    point = (width / 2, height / 2)
+    common = {"package": str(package.resolve()), "image": str(picture.resolve()), "point": point}
     source = Baselines(manifest, weights=weights, offline=offline, note=note)
     jobs, skipped = {}, list(chosen.skipped)
     for case in chosen.cases:
@@ -123,7 +124,8 @@ def prepare(
     if not jobs:
         reasons = "; ".join(f"{s.id}: {s.reason}" for s in skipped)
         raise EnvironmentMissing(f"nothing to measure on this machine ({reasons})", hint="build for host or android")
-    return Prepared(package, manifest, picture, common["point"], jobs, tuple(dict.fromkeys(skipped)))  # type: ignore[arg-type]
+    # A baseline that cannot be had is skipped once for every number of threads: one line tells it.
+    return Prepared(package, manifest, picture, point, jobs, tuple(dict.fromkeys(skipped)))
 
 
 def measure(

@@ -97,7 +97,12 @@ def run_launch(
             start_new_session=True,
         )
         expired = threading.Event()
-        watchdog = threading.Timer(timeout, lambda: (expired.set(), process.kill()))
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        watchdog = threading.Timer(timeout, expire)
         watchdog.start()
         try:
             nonsense = _converse(process, job, launch, on_sample)

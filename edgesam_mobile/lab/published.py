@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from edgesam_mobile.model.load import load_model
 from edgesam_mobile.model.sam import Sam
@@ -54,7 +55,7 @@ def export(model: Sam, folder: Path, *, stability: bool) -> None:
     """Write both graphs into a folder."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # the former exporter announces its end
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # of shapes that never change here
+        warnings.filterwarnings("ignore", category=TracerWarning)  # of shapes that never change here
         torch.onnx.export(
             model.image_encoder,
             (torch.zeros(1, 3, model.image_size, model.image_size),),

@@ -133,7 +133,7 @@ def _stage_report(launches: list[Launch], stage: str) -> StageReport | None:
 def _agreement(result: BenchResult, case: Case) -> float | None:
     reference = _find(result, PYTORCH, case.threads)
     expected = [launch.mask for launch in result.of(reference) if launch.mask is not None] if reference else []
-    if case.id == MOBILE_SAM and case.kind == "pytorch" or not expected:
+    if case.id == MOBILE_SAM or not expected:
         return None
     found = [launch.mask for launch in result.of(case) if launch.mask is not None]
     return min((mask_iou(mask, expected[0]) for mask in found), default=None)

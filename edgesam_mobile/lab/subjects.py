@@ -84,7 +84,8 @@ class _Baseline:
         return self._transform.apply_image(image)
 
     def _best(self, masks: Logits, scores: NDArray[np.floating]) -> Logits:
-        return masks[best_mask(scores, has_box=False, point_masks=self._point_masks)]
+        best: Logits = masks[best_mask(scores, has_box=False, point_masks=self._point_masks)]
+        return best
 
 
 class TorchSubject(_Baseline):
@@ -127,6 +128,8 @@ class PublishedSubject(_Baseline):
         import onnxruntime
 
         super().__init__(job)
+        self._labels = np.array([[1, -1]], np.float32)
+        self._mean, self._std = np.array(PIXEL_MEAN, np.float32), np.array(PIXEL_STD, np.float32)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = job["threads"]
         options.log_severity_level = 3
@@ -138,7 +141,7 @@ class PublishedSubject(_Baseline):
         )
 
     def prepare(self, image: Image) -> Any:
-        normalised = (self._resize(image) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
+        normalised = (self._resize(image) - self._mean) / self._std
         padded = self._transform.pad_image(normalised, (0, 0, 0))
         return np.ascontiguousarray(padded.transpose(2, 0, 1)[None])
 
@@ -148,6 +151,6 @@ class PublishedSubject(_Baseline):
     def decode(self, embedding: Any, point: tuple[float, float]) -> Logits:
         coords = np.zeros((1, 2, 2), np.float32)
         coords[0, 0] = self._transform.apply_coords(point, self._size)
-        inputs = {"image_embeddings": embedding, "point_coords": coords, "point_labels": np.float32([[1, -1]])}
+        inputs = {"image_embeddings": embedding, "point_coords": coords, "point_labels": self._labels}
         scores, masks = self._decoder.run(["scores", "masks"], inputs)
         return self._best(masks[0], scores[0])

@@ -65,6 +65,31 @@ class LayerNorm2d(nn.Module):
         normal = centred / torch.sqrt(variance + self.eps)
         return normal * self.weight[:, None, None] + self.bias[:, None, None]
 
+    def fused(self) -> ConvLayerNorm2d:
+        return ConvLayerNorm2d(self)
+
+
+class ConvLayerNorm2d(nn.Module):
+    """:class:`LayerNorm2d` with its means over channels as 1x1 convolutions.
+
+    Mobile runtimes have fast convolutions and slow reductions over the channel axis: XNNPACK leaves those to
+    ExecuTorch's portable kernels.
+    """
+
+    average: Tensor
+
+    def __init__(self, source: LayerNorm2d) -> None:
+        super().__init__()
+        channels = source.weight.numel()
+        self.weight, self.bias, self.eps = source.weight, source.bias, source.eps
+        self.register_buffer("average", torch.full((1, channels, 1, 1), 1 / channels, dtype=source.weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - F.conv2d(x, self.average)
+        variance = F.conv2d(centred * centred, self.average)
+        normal = centred / torch.sqrt(variance + self.eps)
+        return normal * self.weight[:, None, None] + self.bias[:, None, None]
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them (hyper-networks and IoU head of the mask decoder)."""
