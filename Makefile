@@ -29,8 +29,8 @@ $(BIN)/python:
 	done; \
 	echo "error: no Python 3.11 here — install it, or put it on PATH" >&2; exit 5
 
-quickstart: setup ## Build a package and segment a picture with it
-	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/quickstart.sh
+quickstart: setup ## The main job: build, verify and time every artefact of mobile-sam (some minutes)
+	$(BIN)/edgesam-mobile quickstart -o out
 
 test: setup ## Run every test
 	$(BIN)/python -m pytest

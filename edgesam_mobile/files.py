@@ -47,7 +47,8 @@ def storage_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        # Copying a folder gathers its errors, as text, into one without a number.
+        if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
             raise StorageError(f"no space left while writing {target}", hint="free some disk space") from error
         reason = error.strerror or str(error)
         raise StorageError(f"cannot write {target}: {reason}", hint="choose another output") from error
@@ -85,6 +86,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         StorageError: the parent cannot be written or the disk is full; ``target`` is then untouched.
     """
     with storage_errors(target):
+        target = target.resolve()  # the folder itself: "." and links cannot be moved aside
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -102,13 +104,12 @@ def _swap(new: Path, target: Path) -> None:
         new.replace(target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.replace(aside / target.name)
     try:
+        target.replace(aside / target.name)
         new.replace(target)
-    except OSError:
-        (aside / target.name).replace(target)
-        raise
     finally:
+        if not target.exists():  # refused or interrupted between the two
+            (aside / target.name).replace(target)
         shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 SCHEMA = "edgesam.bench/1"
+_WAITED = 0.05  # share of time in the queue for a processor from which timings are doubtful
 _COLUMNS = (
     "case", "threads", "load ms", "first ms", "encode p50/p90", "decode p50/p90", "frame p50/p90/p99", "FPS",
     "vs PyTorch", "peak MB", "mask IoU",
@@ -101,8 +102,12 @@ def _warn(result: BenchResult, reports: list[CaseReport]) -> None:
             out.warn(f"{r.case.key}: frames of the last third took {r.drift.ratio:.2f} x those of the first")
         if r.mask_iou is not None and r.mask_iou < 0.9:
             out.warn(f"{r.case.key}: its mask is not PyTorch's (IoU {r.mask_iou:.3f}): see `edgesam-mobile verify`")
-    if result.machine.load_before > 0.25 * result.machine.cores:
-        out.warn(f"the machine was busy before the run (load {result.machine.load_before:.1f})")
+    waited = max((r.waited for r in reports if r.waited is not None), default=0.0)
+    if waited > _WAITED:
+        out.warn(
+            f"other processes held the processors: cases waited for one up to {waited:.0%} of the time. Threads that "
+            "wait for each other suffer most, so no ratio here is to be trusted; stop the others, or try --threads 1"
+        )
 
 
 def _show(result: BenchResult, reports: list[CaseReport]) -> None:

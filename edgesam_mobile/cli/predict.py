@@ -55,7 +55,9 @@ def predict(
     artifact: Annotated[
         str | None, typer.Option(help="DIR[:artefact] of a built package, instead of PyTorch.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads for an artefact; all by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor threads for an artefact; all by default.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
     """Segment what the points and the box point at, and write the mask and an overlay picture."""
@@ -69,12 +71,16 @@ def predict(
     if points:
         prompt["point_coords"] = [p[:2] for p in points]
         prompt["point_labels"] = [p[2] if len(p) == 3 else 1 for p in points]
+    if not output.name:
+        raise UsageError(f"{output} is no file to write to", hint="name one, such as mask.png")
+    drawn = output.with_name(f"{output.stem}-overlay.png")
+    if image.resolve() in (output.resolve(), drawn.resolve()):
+        raise UsageError(f"the output would replace the picture {image}", hint="choose another output")
     picture = read_picture(image)
     if artifact is not None:
         answer = _from_artifact(artifact, picture, prompt, threads)
     else:
         answer = _from_pytorch(weights, picture, prompt, offline)
-    drawn = output.with_name(f"{output.stem}-overlay.png")
     write_png(output, answer.mask)
     write_png(drawn, overlay(picture, answer.mask, prompt.get("point_coords"), prompt.get("point_labels"), corners))
     share = float(answer.mask.mean())

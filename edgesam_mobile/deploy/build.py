@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     """
     started = time.monotonic()
     _refuse_other_content(package)
+    _refuse_unwritable(package)
     path, _, provenance = read_weights(options.weights, offline=options.offline)
     spec = architecture(provenance.architecture)
     _check_fit(spec, options)
@@ -167,6 +169,13 @@ def _refuse_other_content(package: Path) -> None:
         occupied = package.is_dir() and any(package.iterdir()) and not (package / FILE_NAME).is_file()
     if occupied:
         raise StorageError(f"{package} holds something that is not a package", hint="choose another output folder")
+
+
+def _refuse_unwritable(package: Path) -> None:
+    """Find out before minutes of work, not after; nothing is left behind."""
+    with storage_errors(package):
+        parent = next(folder for folder in package.resolve().parents if folder.exists())
+        tempfile.TemporaryDirectory(prefix=f".{package.name}.", dir=parent).cleanup()
 
 
 def _check_fit(spec: Architecture, options: BuildOptions) -> None:

@@ -141,7 +141,13 @@ def _run_worker(
         for precision, key in stage.keys.items():
             cache.store(key, folders[stage.part][precision])
         report(f"{stage.name}: {stage.seconds:.1f} s, peak memory {stage.peak_bytes / 2**30:.2f} GiB")
-    if process.wait() != 0:
+    code = process.wait()
+    if code < 0:
+        raise EdgeSamError(
+            f"exporting {form.name} was stopped by signal {-code}",
+            hint="build again: finished exports are kept; a system short of memory sends signal 9",
+        )
+    if code != 0:
         raise _worker_error(form, log.read_text(errors="replace"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,30 @@ def _check_coreml(path: Path, graph: GraphRecord) -> None:
     if found != graph.op_types:
         raise VerificationFailed(f"{path} has other operations than the manifest says")
     weights = list(path.rglob("weight.bin"))
-    if not weights or weights[0].stat().st_size < graph.parameters:
+    if len(weights) != 1 or _stored_bytes(weights[0]) < graph.parameters:
         raise VerificationFailed(f"{path} lacks weights for {graph.parameters} parameters")
+
+
+def _stored_bytes(weights: Path) -> int:
+    """Bytes of all tensors in a ``weight.bin``; 0 if one is cut short.
+
+    The file is a 64-byte header with their count, then for each a 64-byte header (mark, type, bytes, place) and
+    its data, both at multiples of 64.
+    """
+    size, place, total = weights.stat().st_size, 64, 0
+    with weights.open("rb") as stream:
+        count = int.from_bytes(stream.read(4), "little")
+        for _ in range(count):
+            stream.seek(place)
+            header = stream.read(24)
+            if len(header) < 24:
+                return 0
+            mark, _, length, start = struct.unpack("<IIQQ", header)
+            if mark != 0xDEADBEEF or start + length > size:
+                return 0
+            total += length
+            place = -(-(start + length) // 64) * 64
+    return total
 
 
 def _shape(port: Any) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, WeightsError
+from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError, WeightsError
 from edgesam_mobile.evaluate.metrics import cosine, mask_iou, max_abs_error
 from edgesam_mobile.evaluate.probes import PROBES, Probe
 from edgesam_mobile.evaluate.structure import check_structure
@@ -207,6 +207,8 @@ def _execute(
                 mask = _compare_answer(check, predictor, reference, image.shape[:2])
                 if index == 0:
                     keep(artifact.id, path, mask)
+    except StorageError:
+        raise  # no fault of the artefact
     except EdgeSamError as error:
         check.passed, check.note = False, error.message
         return check
@@ -223,8 +225,8 @@ def _compare_embedding(check: Check, predictor: ArtifactPredictor, expected: NDA
     found = np.asarray(predictor.features, np.float32)
     if predictor.artifact.encoder.outputs[0].layout == "NHWC":
         found = found.transpose(0, 3, 1, 2)
-    check.embedding_max_abs = max(check.embedding_max_abs or 0.0, max_abs_error(found, expected))
-    check.embedding_cosine = min(check.embedding_cosine or 1.0, cosine(found, expected))
+    check.embedding_max_abs = _larger(check.embedding_max_abs, max_abs_error(found, expected))
+    check.embedding_cosine = _smaller(check.embedding_cosine, cosine(found, expected))
 
 
 def _compare_answer(
@@ -233,8 +235,8 @@ def _compare_answer(
     prompt: dict[str, Any] = reference.probe.on(*size)
     decoded = predictor.decode(predictor.prompt(**prompt))
     mask = predictor.full_mask(decoded)
-    check.logits_max_abs = max(check.logits_max_abs or 0.0, max_abs_error(decoded.masks, reference.logits))
-    check.logits_cosine = min(check.logits_cosine or 1.0, cosine(decoded.masks, reference.logits))
+    check.logits_max_abs = _larger(check.logits_max_abs, max_abs_error(decoded.masks, reference.logits))
+    check.logits_cosine = _smaller(check.logits_cosine, cosine(decoded.masks, reference.logits))
     check.answers += 1
     if decoded.best == reference.best:
         check.best_same += 1
@@ -247,6 +249,16 @@ def _compare_answer(
     else:
         check.mask_ious.append(mask_iou(mask, reference.mask))
     return mask
+
+
+def _larger(so_far: float | None, new: float) -> float:
+    """The larger of the two; NaN wins, whereas Python's own ``max`` may lose it."""
+    return new if so_far is None else float(np.maximum(so_far, new))
+
+
+def _smaller(so_far: float | None, new: float) -> float:
+    """The smaller of the two; NaN wins."""
+    return new if so_far is None else float(np.minimum(so_far, new))
 
 
 def _inspect(package: Path, artifact: Artifact) -> Check:

@@ -157,7 +157,7 @@ def _take_in(record: dict[str, Any], launch: Launch, on_sample: OnSample) -> Non
         launch.hello = {"pid": record["pid"], "cpus": record["cpus"], "versions": record["versions"]}
     elif event == "end":
         launch.mask = unpack_mask(record["mask"])
-        names = ("rounds", "warm_up_rounds", "stable", "peak_bytes", "before_load_bytes")
+        names = ("rounds", "warm_up_rounds", "stable", "waited", "peak_bytes", "before_load_bytes")
         launch.end = {name: record[name] for name in names}
     else:
         raise ValueError(f"no such event: {event}")

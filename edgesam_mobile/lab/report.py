@@ -44,6 +44,8 @@ class CaseReport:
         vs_pytorch: how many times as long PyTorch's frame takes, with the same number of threads.
         mask_iou: lowest agreement of a launch's mask with PyTorch's; ``None`` without a PyTorch case, and for
             another model.
+        waited: largest share of a launch's measured time that it stood in a queue for a processor; the median of
+            its times may be off by as much, and more with several threads, which then wait for each other.
         unstable: launches whose warm-up hit its limit.
         quick: too few frames or launches to publish a figure.
     """
@@ -58,6 +60,7 @@ class CaseReport:
     vs_pytorch: Estimate | None
     mask_iou: float | None
     drift: Drift | None
+    waited: float | None
     unstable: int
     quick: bool
 
@@ -116,6 +119,7 @@ def _case_report(result: BenchResult, case: Case) -> CaseReport:
         vs_pytorch=None if case.id == PYTORCH else speed_up(result, case, PYTORCH, "frame"),
         mask_iou=_agreement(result, case),
         drift=drift([sample.ms for sample in frames]),
+        waited=max((end["waited"] for end in ended if end["waited"] is not None), default=None),
         unstable=sum(not end["stable"] for end in ended),
         quick=not long_enough or len(launches) < CLAIM_LAUNCHES,
     )

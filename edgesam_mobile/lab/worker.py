@@ -10,8 +10,9 @@ Answers are JSON Lines on the original standard output; all else that is printed
     wall time and processor time (of all threads) that ended then. Stages: load, first-pre, first-encode,
     first-decode, first-post, first-frame; the same for each warm-up round with ``warm-``; then pre, encode,
     decode, post, frame.
-``{"event": "end", "rounds", "warm_up_rounds", "stable", "peak_bytes", "before_load_bytes", "mask"}``
-    last; a stream without it is a failed launch.
+``{"event": "end", "rounds", "warm_up_rounds", "stable", "waited", "peak_bytes", "before_load_bytes", "mask"}``
+    last; a stream without it is a failed launch. ``waited`` is the share of the measured time that the main
+    thread was ready but had no processor, because other processes held them; ``null`` where unknown.
 """
 
 from __future__ import annotations
@@ -90,15 +91,17 @@ def measure(job: dict[str, Any], stream: Stream) -> None:
     stream.write("phase", name="warm-up")
     warm_up_rounds, settled = warm_up(subject, image, point, stream)
     stream.write("phase", name="measure")
-    rounds, until = 0, time.monotonic() + job["seconds"]
-    while rounds < LEAST_ROUNDS or time.monotonic() < until:
+    rounds, started, delay = 0, time.monotonic(), queued_seconds()
+    while rounds < LEAST_ROUNDS or time.monotonic() - started < job["seconds"]:
         mask = frame(subject, image, point, stream)
         rounds += 1
+    took, queued = time.monotonic() - started, queued_seconds()
     stream.write(
         "end",
         rounds=rounds,
         warm_up_rounds=warm_up_rounds,
         stable=settled,
+        waited=None if queued is None or delay is None else (queued - delay) / took,
         peak_bytes=peak_bytes(),
         before_load_bytes=before,
         mask=pack_mask(mask),
@@ -133,6 +136,14 @@ def warm_up(subject: Subject, image: Image, point: tuple[float, float], stream: 
         frame(subject, image, point, stream, prefix="warm-")
         times.append(1000 * (time.perf_counter() - begun))
     return len(times), True
+
+
+def queued_seconds() -> float | None:
+    """How long the main thread has stood in a queue for a processor so far; ``None`` where unknown."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def peak_bytes() -> int:

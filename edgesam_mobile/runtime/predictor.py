@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgesam_mobile.errors import UsageError
+from edgesam_mobile.errors import PackageError, UsageError
 from edgesam_mobile.model.geometry import ResizeLongestSide
 from edgesam_mobile.package.manifest import Manifest, check_file, read_manifest
-from edgesam_mobile.runtime.session import Array, open_session
+from edgesam_mobile.runtime.session import Array, Session, open_session
 
 Floats = NDArray[np.float32]
 
@@ -92,7 +92,7 @@ class ArtifactPredictor:
 
     def encode(self, pixels: Array) -> Array:
         """The encoder's input to the embedding."""
-        return self.encoder.run({"image": pixels})["image_embeddings"]
+        return self._run(self.encoder, "encoder", {"image": pixels})["image_embeddings"]
 
     def prompt(
         self,
@@ -108,6 +108,8 @@ class ArtifactPredictor:
         """
         if self.original_size is None:
             raise UsageError("no picture is set", hint="call set_image first")
+        if (point_coords is None) != (point_labels is None):
+            raise UsageError("points need coordinates and labels, one label a point")
         coords: NDArray[np.floating] = np.zeros((0, 2))
         labels: NDArray[np.integer] = np.zeros(0, dtype=np.int64)
         if point_coords is not None and point_labels is not None:
@@ -146,11 +148,20 @@ class ArtifactPredictor:
 
     def decode(self, prompt: dict[str, Array]) -> Decoded:
         """Decode the prompt made by :meth:`prompt` on the current picture."""
-        outputs = self.decoder.run({"image_embeddings": self.features, **prompt})
+        outputs = self._run(self.decoder, "decoder", {"image_embeddings": self.features, **prompt})
         as_float = {name: np.asarray(value[0], np.float32) for name, value in outputs.items()}
         return Decoded(
             as_float["masks"], as_float["scores"], as_float["best_mask"][0], float(as_float["best_score"][0])
         )
+
+    def _run(self, session: Session, part: str, inputs: dict[str, Array]) -> dict[str, Array]:
+        try:
+            return session.run(inputs)
+        except Exception as error:  # a graph that is not what the manifest says; each runtime has its own words
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise PackageError(
+                f"the {part} of {self.artifact.id} cannot be run: {reason}", hint="build the package again"
+            ) from error
 
     def full_mask(self, decoded: Decoded) -> NDArray[np.bool_]:
         """The mask to show, at the picture's size."""

@@ -13,6 +13,8 @@ from edgesam_mobile.runtime.session import Array
 class TfliteSession:
     def __init__(self, path: Path, graph: GraphRecord, threads: int) -> None:
         self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        # Now rather than at the first run: the delegate announces itself, and loading is when to fail.
+        self._interpreter.allocate_tensors()
         self._runner = self._interpreter.get_signature_runner()
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
