@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,14 @@ import torch
 from hypothesis import configuration, settings
 from torch import Tensor
 
+from edgesam_mobile.deploy.build import build
+from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.errors import FetchError
 from edgesam_mobile.model.geometry import ResizeLongestSide
 from edgesam_mobile.model.load import load_model
 from edgesam_mobile.model.predictor import SamPredictor
 from edgesam_mobile.model.sam import Sam
-from edgesam_mobile.model.standin import untrained_model
+from edgesam_mobile.model.standin import untrained_model, write_standin
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.weights.fetch import cached, cached_path, fetch
 from edgesam_mobile.weights.registry import entry
@@ -142,6 +145,41 @@ def segment_anything() -> Callable[[str, Path], None]:
         assert done.returncode == 0, done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def standin_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained EdgeSAM."""
+    return write_standin("edge-sam", tmp_path_factory.mktemp("weights") / "edge-sam-standin.safetensors")
+
+
+@pytest.fixture(scope="session")
+def mobile_sam_package(mobile_sam_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every artefact of the real MobileSAM. It takes minutes; who alters it works on a copy (package_copies)."""
+    assert mobile_sam_path.is_file()
+    package = tmp_path_factory.mktemp("packages") / "mobile-sam"
+    build(BuildOptions("mobile-sam"), package)
+    return package
+
+
+@pytest.fixture(scope="session")
+def edge_sam_package(standin_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every artefact of the untrained EdgeSAM. It takes minutes; who alters it works on a copy (package_copies)."""
+    package = tmp_path_factory.mktemp("packages") / "edge-sam"
+    build(BuildOptions(str(standin_file)), package)
+    return package
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB, where this user may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("may not mount a small file system to fill up")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def standin(architecture: str, **options: object) -> Sam:

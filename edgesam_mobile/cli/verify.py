@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,14 +71,18 @@ def verify(
         "package": str(package),
         "passed": result.passed,
         "pictures": result.pictures,
-        "checks": [
-            {**vars(c), "mask_iou_mean": c.mask_iou_mean, "mask_iou_min": c.mask_iou_min} for c in result.checks
-        ],
+        "checks": [_record(check) for check in result.checks],
     }
     out.result("edgesam.verify/1", data, human=human, quiet=["passed" if result.passed else "failed"])
     if not result.passed:
         failed = [check.id for check in result.checks if check.passed is False]
         raise VerificationFailed(f"not equal to PyTorch: {', '.join(failed)}", hint="the table says how far off")
+
+
+def _record(check: Check) -> dict[str, Any]:
+    values = {**vars(check), "mask_iou_mean": check.mask_iou_mean, "mask_iou_min": check.mask_iou_min}
+    # JSON has no NaN and no infinity.
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def _row(check: Check) -> tuple[object, ...]:

@@ -75,10 +75,10 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     path, _, provenance = read_weights(options.weights, offline=options.offline)
     spec = architecture(provenance.architecture)
     _check_fit(spec, options)
-    if provenance.weights_name not in REGISTRY:
-        keep(path, provenance.weights_sha256)
     stages = plan(options, provenance, spec)
     export_missing(stages, path, common_key(provenance, spec, options), report)
+    if provenance.weights_name not in REGISTRY:
+        keep(path, provenance.weights_sha256)
     with atomic_folder(package) as folder:
         manifest = _assemble(folder, stages, provenance, spec, options)
     return BuildResult(package, manifest, stages, time.monotonic() - started)

@@ -65,7 +65,7 @@ class DecoderModule(nn.Module):
         self.slots = SlotEmbedding(prompts)
         self.transformer = FoldedTransformer(decoder.transformer) if folded else decoder.transformer
         self.hyper = decoder.output_hypernetworks_mlps
-        self.iou_head = decoder.iou_prediction_head
+        self.iou_head = decoder.iou_prediction_head if score == "iou" else None
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
         self.register_buffer("output_tokens", output_tokens[None])
         self.positions = CellPositions(prompts)
@@ -103,7 +103,7 @@ class DecoderModule(nn.Module):
         cells = self._cells(image_embeddings, mask_input, has_mask_input)
         tokens, cells = self.transformer(cells, self.positions(has_box), tokens, key_bias)
         masks = self._masks(tokens, cells)
-        scores = self._stability(masks) if self.score == "stability" else self.iou_head(tokens[:, 0:1]).squeeze(1)
+        scores = self.iou_head(tokens[:, 0:1]).squeeze(1) if self.iou_head is not None else self._stability(masks)
         chosen = self._choose(scores, has_box.squeeze(-1))
         best = torch.bmm(chosen.unsqueeze(1), masks.flatten(2)).reshape(self.batch, 1, *masks.shape[2:])
         return masks, scores, best, (chosen * scores).sum(-1, keepdim=True)
@@ -153,7 +153,8 @@ class DecoderModule(nn.Module):
         scores = scores - 10.0 * ruled_out
         short = scores.amax(-1, keepdim=True) - scores
         best = F.relu(1.0 - F.relu(short * 1e3).clamp(max=1.0) * 1e3)  # two steps: one factor would overflow fp16
-        return best * F.relu(1.0 - best @ self.earlier)
+        first = best * F.relu(1.0 - best @ self.earlier)
+        return first / first.sum(-1, keepdim=True)  # scores a millionth apart share: the weights still sum to 1
 
 
 def decoder_graph(

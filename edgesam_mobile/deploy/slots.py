@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgesam_mobile.model.prompt_encoder import PromptEncoder
 
 EMPTY_SLOT = -1
-_SINE_TERMS = 7
+_SINE_TERMS = 6  # as exact in single precision as 7; 5 are ten times worse
 
 
 class SlotEmbedding(nn.Module):

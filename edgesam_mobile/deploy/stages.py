@@ -9,10 +9,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from edgesam_mobile import errors
 from edgesam_mobile.deploy import cache
 from edgesam_mobile.deploy.formats import FORMATS, Format
 from edgesam_mobile.deploy.options import BuildOptions
@@ -87,23 +88,40 @@ def export_missing(stages: list[Stage], weights: Path, common: dict[str, Any], r
             missing.setdefault(stage.form.name, []).append(stage)
     if not missing:
         return
-    running: list[subprocess.Popen[str]] = []
+    workers = _Workers()
     with storage_errors(cache.build_cache()):
         cache.build_cache().mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix="export.", dir=cache.build_cache()))
     try:
         with ThreadPoolExecutor(max_workers=2) as pool:
-            jobs = [pool.submit(_run_worker, s, weights, common, scratch, report, running) for s in missing.values()]
+            jobs = [pool.submit(_run_worker, s, weights, common, scratch, report, workers) for s in missing.values()]
             try:
                 for job in as_completed(jobs):
                     job.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in running:
-                    process.kill()
+                workers.stop()
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass
+class _Workers:
+    """The running exporters; once stopped, a late starter ends at once."""
+
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    stopped: bool = False
+
+    def add(self, process: subprocess.Popen[str]) -> None:
+        self.processes.append(process)
+        if self.stopped:
+            process.kill()
+
+    def stop(self) -> None:
+        self.stopped = True
+        for process in self.processes:
+            process.kill()
 
 
 def _run_worker(
@@ -112,7 +130,7 @@ def _run_worker(
     common: dict[str, Any],
     scratch: Path,
     report: Report,
-    running: list[subprocess.Popen[str]],
+    workers: _Workers,
 ) -> None:
     form = stages[0].form
     folders = {s.part: {p: scratch / form.name / s.part / p for p in s.keys} for s in stages}
@@ -121,27 +139,30 @@ def _run_worker(
             folder.mkdir(parents=True)
     job = {**common, "format": form.name, "weights": str(weights.resolve()), "parts": folders}
     log = scratch / f"{form.name}.log"
-    with log.open("w") as errors:
+    with storage_errors(scratch), log.open("w") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "edgesam_mobile.deploy.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=said,
             text=True,
         )
-    running.append(process)
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(job, default=str))
-    process.stdin.close()
+    workers.add(process)
     by_part = {stage.part: stage for stage in stages}
-    for line in process.stdout:
-        answer = json.loads(line)
-        stage = by_part[answer["part"]]
-        stage.seconds, stage.peak_bytes = answer["seconds"], answer["peak_bytes"]
-        for precision, key in stage.keys.items():
-            cache.store(key, folders[stage.part][precision])
-        report(f"{stage.name}: {stage.seconds:.1f} s, peak memory {stage.peak_bytes / 2**30:.2f} GiB")
-    code = process.wait()
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(job, default=str))
+        process.stdin.close()
+        for line in process.stdout:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise getattr(errors, answer["error"])(answer["message"], hint=answer["hint"])
+            stage = by_part[answer["part"]]
+            stage.seconds, stage.peak_bytes = answer["seconds"], answer["peak_bytes"]
+            for precision, key in stage.keys.items():
+                cache.store(key, folders[stage.part][precision])
+            report(f"{stage.name}: {stage.seconds:.1f} s, peak memory {stage.peak_bytes / 2**30:.2f} GiB")
+        code = process.wait()
     if code < 0:
         raise EdgeSamError(
             f"exporting {form.name} was stopped by signal {-code}",

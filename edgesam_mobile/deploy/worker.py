@@ -2,7 +2,8 @@
 
 The converters do not share a process well (each changes global state of torch, and their peaks of memory add
 up), they print whatever they like, and a crash in one must not take the others along. The worker reports one
-JSON line per finished graph on its original standard output; all other output goes to standard error.
+JSON line per finished graph, or one for an error that was foreseen, on its original standard output; all other
+output goes to standard error.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edgesam_mobile.deploy.decoder import decoder_graph
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.model.load import load_model
 
 
@@ -29,6 +31,13 @@ def main() -> None:
     answers = _private_stdout()
     warnings.simplefilter("ignore")
     job = json.load(sys.stdin)
+    try:
+        _carry_out(job, answers)
+    except EdgeSamError as error:
+        _answer(answers, {"error": type(error).__name__, "message": error.message, "hint": error.hint})
+
+
+def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
     form = FORMATS[job["format"]]
     model = load_model(Path(job["weights"]), upsample=job["upsample"], image_size=job["image_size"])
     exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")

@@ -16,6 +16,7 @@ from edgesam_mobile.evaluate.probes import PROBES, Probe
 from edgesam_mobile.evaluate.structure import check_structure
 from edgesam_mobile.model import SamPredictor, load_model
 from edgesam_mobile.model.choice import best_mask
+from edgesam_mobile.model.load import read_weights
 from edgesam_mobile.package.manifest import Artifact, Manifest, check_file, read_manifest
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
@@ -118,7 +119,7 @@ def verify(
         check_file(package, record)
     images = {path: read_picture(path) for path in pictures}
     probes = [probe for probe in PROBES if probe.slots() <= manifest.prompt.slots]
-    source = _weights_source(manifest, weights)
+    source = _weights_source(manifest, weights, offline)
     features, references = _references(manifest, source, images, probes, offline)
     checks = []
     for artifact in manifest.artifacts:
@@ -135,8 +136,11 @@ def verify(
     return Verification(manifest, [str(path) for path in pictures], checks)
 
 
-def _weights_source(manifest: Manifest, given: str | None) -> str:
+def _weights_source(manifest: Manifest, given: str | None, offline: bool) -> str:
+    """The name or file of the package's weights; a file that a user names is checked before a model is made of it."""
     if given is not None:
+        _, _, provenance = read_weights(given, offline=offline)
+        _refuse_others(manifest, given, provenance.weights_sha256)
         return given
     if manifest.weights.name in REGISTRY:
         return manifest.weights.name
@@ -147,6 +151,13 @@ def _weights_source(manifest: Manifest, given: str | None) -> str:
             hint="name them with --weights FILE",
         )
     return str(copy)
+
+
+def _refuse_others(manifest: Manifest, source: str, sha256: str) -> None:
+    if sha256 != manifest.weights.sha256:
+        raise WeightsError(
+            f"{source} are not the weights that the package was built from", hint="name those with --weights FILE"
+        )
 
 
 Images = dict[Path, NDArray[np.uint8]]
@@ -166,10 +177,7 @@ def _references(
     mode = upsample or manifest.upsample
     model = load_model(source, upsample=mode, image_size=manifest.picture.size, offline=offline)
     assert model.provenance is not None
-    if model.provenance.weights_sha256 != manifest.weights.sha256:
-        raise WeightsError(
-            f"{source} are not the weights that the package was built from", hint="name those with --weights FILE"
-        )
+    _refuse_others(manifest, source, model.provenance.weights_sha256)
     predictor = SamPredictor(model, score=manifest.mask.score)
     features, answers = {}, {}
     for path, image in images.items():

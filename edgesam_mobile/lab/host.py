@@ -67,9 +67,9 @@ class BenchResult:
         """The launches of a case that count: those that ran to their end, and what an interrupt left."""
         return [launch for launch in self.launches if launch.case == case and launch.status != "failed"]
 
-    def series(self, case: Case, stage: str) -> dict[int, list[float]]:
-        """Samples of a stage in milliseconds by round, without empty rounds."""
-        return {launch.index: times for launch in self.of(case) if (times := launch.times(stage))}
+    def series(self, case: Case, stage: str, *, cpu: bool = False) -> dict[int, list[float]]:
+        """Samples of a stage in milliseconds (wall or processor time) by round, without empty rounds."""
+        return {launch.index: times for launch in self.of(case) if (times := launch.times(stage, cpu=cpu))}
 
 
 def processors() -> int:

@@ -61,9 +61,9 @@ class Launch:
     samples: list[Sample] = field(default_factory=list)
     mask: NDArray[np.bool_] | None = None
 
-    def times(self, stage: str) -> list[float]:
-        """Milliseconds of a stage, in order of time."""
-        return [sample.ms for sample in self.samples if sample.stage == stage]
+    def times(self, stage: str, *, cpu: bool = False) -> list[float]:
+        """Milliseconds of a stage, of wall or of processor time, in order of time."""
+        return [s.cpu_ms if cpu else s.ms for s in self.samples if s.stage == stage]
 
 
 OnSample = Callable[[Case, Sample], None]

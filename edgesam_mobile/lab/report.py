@@ -70,12 +70,16 @@ def report(result: BenchResult) -> list[CaseReport]:
     return [_case_report(result, case) for case in result.prepared.jobs]
 
 
-def speed_up(result: BenchResult, case: Case, baseline_id: str, stage: str) -> Estimate | None:
-    """How many times as long a baseline takes for ``stage`` as ``case``, with the same number of threads."""
+def speed_up(result: BenchResult, case: Case, baseline_id: str, stage: str, *, cpu: bool = False) -> Estimate | None:
+    """How many times as long a baseline takes for ``stage`` as ``case``, with the same number of threads.
+
+    Args:
+        cpu: compare processor time, which other processes disturb less; threads that spin while they wait count.
+    """
     baseline = _find(result, baseline_id, case.threads)
     if baseline is None:
         return None
-    return ratio(result.series(baseline, stage), result.series(case, stage))
+    return ratio(result.series(baseline, stage, cpu=cpu), result.series(case, stage, cpu=cpu))
 
 
 def as_record(result: BenchResult, reports: list[CaseReport]) -> dict[str, Any]:
@@ -102,8 +106,8 @@ def _case_report(result: BenchResult, case: Case) -> CaseReport:
     launches = result.of(case)
     ended = [launch.end for launch in launches if launch.end]
     stages = {stage: s for stage in STAGES if (s := _stage_report(launches, stage)) is not None}
-    frames = [sample for launch in launches for sample in launch.samples if sample.stage == "frame"]
-    long_enough = len(frames) >= CLAIM_FRAMES or sum(sample.ms for sample in frames) >= 1000 * CLAIM_SECONDS
+    frames = [time for launch in launches for time in launch.times("frame")]
+    long_enough = len(frames) >= CLAIM_FRAMES or sum(frames) >= 1000 * CLAIM_SECONDS
     return CaseReport(
         case=case,
         launches=len(launches),
@@ -118,7 +122,7 @@ def _case_report(result: BenchResult, case: Case) -> CaseReport:
         growth_bytes=_whole_median(end["peak_bytes"] - end["before_load_bytes"] for end in ended),
         vs_pytorch=None if case.id == PYTORCH else speed_up(result, case, PYTORCH, "frame"),
         mask_iou=_agreement(result, case),
-        drift=drift([sample.ms for sample in frames]),
+        drift=drift(frames),
         waited=max((end["waited"] for end in ended if end["waited"] is not None), default=None),
         unstable=sum(not end["stable"] for end in ended),
         quick=not long_enough or len(launches) < CLAIM_LAUNCHES,
@@ -130,7 +134,7 @@ def _stage_report(launches: list[Launch], stage: str) -> StageReport | None:
     if not series:
         return None
     pooled = [time for times in series for time in times]
-    used = [sample.cpu_ms for launch in launches for sample in launch.samples if sample.stage == stage]
+    used = [time for launch in launches for time in launch.times(stage, cpu=True)]
     return StageReport(summarise(pooled), median_interval(series), median(used))
 
 

@@ -57,6 +57,7 @@ class SamPredictor:
         Raises:
             UsageError: another shape or dtype.
         """
+        image = np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UsageError(f"a picture is H x W x 3 uint8 RGB, not {image.shape} {image.dtype}")
         resized = self.transform.apply_image(image)
@@ -148,5 +149,7 @@ class SamPredictor:
             masks = torch.as_tensor(np.asarray(mask_input), dtype=torch.float32, device=device)
             if masks.shape != (1, side, side):
                 raise UsageError(f"mask_input is 1 x {side} x {side} logits, not {tuple(masks.shape)}")
+            if not torch.isfinite(masks).all():
+                raise UsageError("mask_input holds numbers that are not finite")
             masks = masks[None]
         return points, boxes, masks

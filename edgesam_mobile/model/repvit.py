@@ -155,7 +155,8 @@ class RepVitEncoder(nn.Module):
         """A copy for inference with every batch norm and parallel branch folded away.
 
         The neck's first 1x1 convolution is linear and commutes with the interpolation, so it folds into the
-        two 1x1 convolutions before it. Equal to the unfused encoder within 1e-5.
+        two 1x1 convolutions before it. Exact: in double precision within 1e-13
+        of the unfused encoder, in single precision within 1e-5 of the embedding's largest value.
         """
         fused = fuse_convolutions(self)
         assert isinstance(fused, RepVitEncoder)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 
 @contextmanager
@@ -22,15 +23,16 @@ def hushed() -> Iterator[None]:
     for stream in streams:
         stream.flush()
     saved = [os.dup(descriptor) for descriptor in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in (1, 2):
-            os.dup2(nowhere, descriptor)
-        yield
-    finally:
-        for stream in streams:
-            stream.flush()
-        for descriptor, original in zip((1, 2), saved, strict=True):
-            os.dup2(original, descriptor)
-            os.close(original)
-        os.close(nowhere)
+    with Path(os.devnull).open("w") as nowhere:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(nowhere.fileno(), descriptor)
+            # Some print through Python's streams, which in a notebook are not the descriptors.
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield
+        finally:
+            for stream in streams:
+                stream.flush()
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)

@@ -50,8 +50,8 @@ COMMON_OPS = {
     "aten.bmm.default",
     "aten.cat.default",
     "aten.clamp.default",
-    "aten.expand.default",
     "aten.flatten.using_ints",
+    "aten.div.Tensor",
     "aten.floor.default",
     "aten.gelu.default",
     "aten.layer_norm.default",
@@ -71,16 +71,17 @@ COMMON_OPS = {
     "aten.transpose.int",
     "aten.unsqueeze.default",
 }
-STABILITY_OPS = {"aten.div.Tensor", "aten.mean.dim"}
-MASK_PROMPT_OPS = {"aten.conv2d.default", "aten.div.Tensor", "aten.mean.dim", "aten.sqrt.default"}
+STABILITY_OPS = {"aten.mean.dim"}
+MASK_PROMPT_OPS = {"aten.conv2d.default", "aten.mean.dim", "aten.sqrt.default"}
+BATCH_OPS = {"aten.expand.default", "aten.repeat.default"}
 OPS: tuple[tuple[dict[str, Any], set[str]], ...] = (
     ({"score": "iou"}, set()),
     ({"score": "iou", "folded": True}, set()),
     ({"score": "iou", "channels_last": True}, set()),
     ({"score": "iou", "mask_input": True}, MASK_PROMPT_OPS),
     ({"score": "stability"}, STABILITY_OPS),
-    ({"score": "iou", "prompts": 2}, set()),
-    ({"score": "iou", "prompts": 2, "folded": True}, {"aten.repeat.default"}),
+    ({"score": "iou", "prompts": 2}, BATCH_OPS),
+    ({"score": "iou", "prompts": 2, "folded": True}, BATCH_OPS),
 )
 
 

@@ -24,7 +24,6 @@ COMMON_OPS = {
     "aten.conv2d.default",
     "aten.div.Tensor",
     "aten.gelu.default",
-    "aten.mean.dim",
     "aten.mul.Tensor",
     "aten.sqrt.default",
     "aten.sub.Tensor",
@@ -32,7 +31,13 @@ COMMON_OPS = {
     "aten.unsqueeze.default",
 }
 OPS = {
-    "edge-sam": {*COMMON_OPS, "aten.relu.default", "aten.sigmoid.default", "aten.upsample_bicubic2d.vec"},
+    "edge-sam": {
+        *COMMON_OPS,
+        "aten.mean.dim",
+        "aten.relu.default",
+        "aten.sigmoid.default",
+        "aten.upsample_bicubic2d.vec",
+    },
     "mobile-sam": {
         *COMMON_OPS,
         "<built-in function getitem>",

@@ -79,6 +79,22 @@ def test_vit_models_have_the_keys_and_shapes_of_segment_anything(
         assert ours == theirs
 
 
+def test_the_fuse_takes_the_ends_of_the_last_two_stages(skeleton: Sam) -> None:
+    """Blocks of one stage have the same shapes, so that a wrong one would load and run as well."""
+    encoder, seen = skeleton.image_encoder, {}
+    layers = {"fine": encoder.fuse_stage2, "coarse": encoder.fuse_stage3.op_list}
+    layers |= dict(enumerate(encoder.features))
+    hooks = [
+        layer.register_forward_hook(lambda _layer, given, made, name=name: seen.update({name: (given[0], made)}))
+        for name, layer in layers.items()
+    ]
+    encoder(torch.empty(1, 3, 64, 64, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    assert seen["fine"][0] is seen[23][1]
+    assert seen["coarse"][0] is seen[26][1]
+
+
 @pytest.mark.parametrize("name", ["edge-sam", "mobile-sam"])
 @pytest.mark.parametrize("side", [512, 768, 1024])
 def test_an_embedding_has_one_cell_per_16_pixels(name: str, side: int) -> None:

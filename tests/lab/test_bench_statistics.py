@@ -1,0 +1,137 @@
+"""The numbers a benchmark reports, on samples whose answer is known."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgesam_mobile.lab.statistics import drift, median_interval, ratio, stable, summarise
+
+times = st.floats(0.001, 1e5, allow_nan=False)
+samples = st.lists(times, min_size=1, max_size=40)
+launches = st.lists(samples, min_size=1, max_size=4)
+few = settings(max_examples=10)  # each draws a thousand resamples
+
+
+@given(samples, st.randoms(use_true_random=False))
+def test_a_summary_does_not_depend_on_the_order(values: list[float], shuffler: random.Random) -> None:
+    shuffled = list(values)
+    shuffler.shuffle(shuffled)
+    assert summarise(shuffled) == summarise(values)
+
+
+@given(samples)
+def test_percentiles_rise_from_the_least_sample(values: list[float]) -> None:
+    s = summarise(values)
+    assert s.count == len(values)
+    assert min(values) == s.min <= s.p50 <= s.p90 <= s.p99 <= max(values)
+    assert s.min <= s.mean * (1 + 1e-12) and s.mean <= max(values) * (1 + 1e-12)
+
+
+def test_percentiles_interpolate_linearly() -> None:
+    s = summarise([float(n) for n in range(101)])
+    assert (s.p50, s.p90, s.p99, s.mean) == (50, 90, 99, 50)
+    assert summarise([1.0, 2.0]).p90 == pytest.approx(1.9)
+
+
+@few
+@given(times, st.lists(st.integers(1, 5), min_size=2, max_size=4))
+def test_the_interval_of_constant_samples_is_that_constant(value: float, counts: list[int]) -> None:
+    estimate = median_interval([[value] * count for count in counts])
+    assert (estimate.low, estimate.value, estimate.high) == (value, value, value)
+
+
+@few
+@given(launches)
+def test_an_interval_lies_within_the_samples_and_repeats(series: list[list[float]]) -> None:
+    estimate = median_interval(series, seed=3)
+    pooled = [value for launch in series for value in launch]
+    assert min(pooled) <= estimate.value <= max(pooled)
+    assert estimate == median_interval(series, seed=3)
+    if len(series) == 1:
+        assert estimate.low is None and estimate.high is None
+    else:
+        assert estimate.low is not None and estimate.high is not None
+        assert min(pooled) <= estimate.low <= estimate.high <= max(pooled)
+
+
+def test_the_interval_shows_how_launches_differ_not_only_samples() -> None:
+    """Many samples of few launches are not many independent samples."""
+    generator = np.random.default_rng(0)
+    alike = [generator.normal(100, 1, 200).tolist() for _ in range(5)]
+    apart = [generator.normal(centre, 1, 200).tolist() for centre in (90, 95, 100, 105, 110)]
+    narrow, wide = median_interval(alike), median_interval(apart)
+    assert narrow.low is not None and narrow.high is not None and wide.low is not None and wide.high is not None
+    assert narrow.high - narrow.low < 1
+    assert wide.high - wide.low > 5
+
+
+@few
+@given(launches)
+def test_a_case_takes_as_long_as_itself(series: list[list[float]]) -> None:
+    rounds = dict(enumerate(series))
+    estimate = ratio(rounds, rounds)
+    assert estimate is not None and estimate.value == 1
+    if estimate.low is not None and estimate.high is not None:
+        assert estimate.low <= 1 <= estimate.high
+
+
+@few
+@given(launches, st.floats(0.1, 10))
+def test_a_ratio_finds_the_factor_and_its_reciprocal(series: list[list[float]], factor: float) -> None:
+    slower = {i: [factor * value for value in launch] for i, launch in enumerate(series)}
+    faster = dict(enumerate(series))
+    there, back = ratio(slower, faster), ratio(faster, slower)
+    assert there is not None and back is not None
+    assert there.value == pytest.approx(factor)
+    assert there.value * back.value == pytest.approx(1)
+
+
+def test_a_ratio_pairs_launches_so_that_a_common_slowdown_cancels() -> None:
+    slow_machine = {0: [100.0, 101.0], 1: [200.0, 202.0], 2: [400.0, 404.0]}
+    half = {i: [value / 2 for value in launch] for i, launch in slow_machine.items()}
+    estimate = ratio(slow_machine, half)
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
+    assert estimate.value == pytest.approx(2)
+    assert estimate.high - estimate.low < 0.1
+
+
+def test_only_rounds_that_both_have_are_compared() -> None:
+    estimate = ratio({0: [2.0], 1: [50.0]}, {0: [1.0], 2: [1.0]})
+    assert estimate is not None and estimate.value == pytest.approx(2) and estimate.low is None
+    assert ratio({0: [1.0]}, {1: [1.0]}) is None
+
+
+def test_a_warm_up_ends_when_two_windows_agree() -> None:
+    assert not stable([])
+    assert not stable([10.0] * 5)
+    assert stable([10.0] * 6)
+    assert not stable([20, 20, 20, 10, 10, 10])
+    assert stable([90, 30, 12, 10, 10, 10.2, 10, 10.1, 10])
+    assert stable([10, 10, 10, 10, 500, 10]), "one disturbed sample does not count"
+    assert not stable([100, 95, 90, 85, 80, 75])
+
+
+def test_drift_needs_a_change_that_is_large_and_not_chance() -> None:
+    generator = np.random.default_rng(0)
+    steady = generator.normal(100, 3, 300).tolist()
+    rising = [value * (1 + 0.3 * i / 300) for i, value in enumerate(steady)]
+    small = [value * (1 + 0.03 * i / 300) for i, value in enumerate(steady)]
+    found, none, little = drift(rising), drift(steady), drift(small)
+    assert found is not None and found.flagged and math.isclose(found.ratio, 1.2, rel_tol=0.05)
+    assert none is not None and not none.flagged
+    assert little is not None and not little.flagged, "3 % is less than what matters"
+    assert drift([1.0] * 8) is None
+    constant = drift([1.0] * 9)
+    assert constant is not None and constant.ratio == 1 and not constant.flagged
+
+
+@given(st.lists(times, min_size=9, max_size=9))
+def test_three_samples_a_third_are_too_few_to_flag_anything(values: list[float]) -> None:
+    found = drift(values)
+    assert found is not None and not found.flagged

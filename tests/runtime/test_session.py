@@ -1,0 +1,145 @@
+"""What can run which format here, and that native libraries keep quiet while they load."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgesam_mobile.deploy.formats import FORMATS
+from edgesam_mobile.errors import EnvironmentMissing, PackageError
+from edgesam_mobile.package.manifest import GraphRecord
+from edgesam_mobile.runtime.hush import hushed
+from edgesam_mobile.runtime.session import RUNTIMES, open_session, runnable
+
+EXECUTABLE = ("onnx", "tflite", "executorch-xnnpack")
+PORT = {"name": "image", "shape": [1, 3, 8, 8], "dtype": "float32", "layout": "NCHW", "meaning": ""}
+FILE = {"path": "encoder", "sha256": "0" * 64, "bytes": 1}
+RECORD = GraphRecord.model_validate(
+    {"file": FILE, "inputs": [PORT], "outputs": [PORT], "op_types": {}, "parameters": 1}
+)
+
+# Writes to the descriptors from C, Python and a child process, as native libraries and converters do.
+NOISE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+def noise(text):
+    os.write(2, f"{text} from C\\n".encode())
+    libc.puts(f"{text} from stdio".encode()); libc.fflush(None)
+    print(text, "from print")
+    print(text, "from stderr", file=sys.stderr)
+    os.system(f"echo {text} from a child >&2")
+from edgesam_mobile.runtime.hush import hushed
+noise("before")
+try:
+    with hushed():
+        noise("inside")
+        raise KeyError
+except KeyError:
+    noise("after")
+"""
+
+
+def noise_with(**environment: str) -> list[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "EDGESAM_DEBUG"}
+    call = [sys.executable, "-c", NOISE]
+    done = subprocess.run(
+        call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=kept | environment, check=True
+    )
+    return sorted(done.stdout.split("\n"))
+
+
+def test_hushed_silences_everything_inside_and_restores_it_after_an_exception() -> None:
+    sources = ("C", "a child", "print", "stderr", "stdio")
+    assert noise_with() == sorted(
+        ["", *(f"{when} from {source}" for when in ("before", "after") for source in sources)]
+    )
+
+
+def test_hushed_lets_everything_through_when_debugging() -> None:
+    said = noise_with(EDGESAM_DEBUG="1")
+    assert sum(line.startswith("inside from ") for line in said) == 5
+    assert sum(line.startswith("after from ") for line in said) == 5
+
+
+def test_hushed_silences_replaced_streams_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, where Python's streams are not the process's descriptors."""
+    monkeypatch.delenv("EDGESAM_DEBUG", raising=False)
+    stdout = sys.stdout
+    with hushed():
+        print("inside")
+        print("inside", file=sys.stderr)
+    print("after")
+    assert capsys.readouterr() == ("after\n", "")
+    assert sys.stdout is stdout
+
+
+def test_hushed_leaves_no_descriptor_open() -> None:
+    code = (
+        "import os\n"
+        "from edgesam_mobile.runtime.hush import hushed\n"
+        "def count(): return len(os.listdir('/proc/self/fd'))\n"
+        "before = count()\n"
+        "for _ in range(5):\n"
+        "    with hushed(): pass\n"
+        "print(count() - before)\n"
+    )
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("no /proc to count descriptors in")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "0\n"
+
+
+def test_every_format_that_is_built_has_a_line_in_the_table() -> None:
+    assert RUNTIMES.keys() == FORMATS.keys()
+    for name, runtime in RUNTIMES.items():
+        assert (runtime.session is None) == (runtime.needs is None) == (name not in EXECUTABLE)
+
+
+@pytest.mark.parametrize("name", EXECUTABLE)
+def test_a_format_is_runnable_where_its_runtime_is_installed(name: str) -> None:
+    needs = RUNTIMES[name].needs
+    assert needs is not None
+    assert runnable(name) == (importlib.util.find_spec(needs) is not None)
+
+
+@pytest.mark.parametrize("name", ["coreml", "executorch-coreml", "unheard-of"])
+def test_formats_that_nothing_here_executes_say_so(name: str, tmp_path: Path) -> None:
+    assert not runnable(name)
+    with pytest.raises(EnvironmentMissing, match=f"{name} artefacts cannot be executed on this machine") as caught:
+        open_session(tmp_path / "model", RECORD, name, 1)
+    assert caught.value.hint is not None
+    assert "tflite, onnx or executorch" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", EXECUTABLE)
+def test_a_file_that_is_no_model_is_refused_by_each_runtime_in_one_line(name: str, tmp_path: Path) -> None:
+    if not runnable(name):
+        pytest.skip(f"{name} cannot be executed here")
+    path = tmp_path / "encoder"
+    path.write_bytes(b"this is not a model" * 100)
+    with pytest.raises(PackageError, match="cannot load") as caught:
+        open_session(path, RECORD, name, 1)
+    assert str(path) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint == "build the package again"
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['onnxruntime'] = None  # as if it were not there\n"
+        "from edgesam_mobile.runtime.session import open_session, runnable\n"
+        "try:\n"
+        "    open_session(None, None, 'onnx', 1)\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error.message, error.hint, sep='|')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    expected = 'EnvironmentMissing|ONNX Runtime is not installed|pip install "edgesam-mobile[onnx]"\n'
+    assert done.stdout == expected, done.stderr
