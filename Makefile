@@ -32,11 +32,13 @@ $(BIN)/python:
 quickstart: setup ## The main job: build, verify and time every artefact of mobile-sam (some minutes)
 	$(BIN)/edgesam-mobile quickstart -o out
 
+# The quick ones in two processes; the slow ones share packages that take minutes to build, so in one.
 test: setup ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -m slow
 
 test-quick: setup ## Run the tests that need neither minutes nor a network
-	$(BIN)/python -m pytest -m "not slow and not network"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not network"
 
 lint: setup ## Check style and format
 	$(BIN)/ruff check .

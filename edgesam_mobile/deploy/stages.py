@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from edgesam_mobile.files import storage_errors
 from edgesam_mobile.model.registry import Architecture
 from edgesam_mobile.model.sam import Provenance
 
+_LAST_LINES = 200  # of what an exporter says, to find the reason of a failure in
 PARTS = ("encoder", "decoder")
 EXPORTED_UPSAMPLE: Literal["bilinear"] = (
     "bilinear"  # Core ML has no bicubic interpolation, and elsewhere it is several times slower
@@ -138,16 +141,19 @@ def _run_worker(
         for folder in (f for by_precision in folders.values() for f in by_precision.values()):
             folder.mkdir(parents=True)
     job = {**common, "format": form.name, "weights": str(weights.resolve()), "parts": folders}
-    log = scratch / f"{form.name}.log"
-    with storage_errors(scratch), log.open("w") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgesam_mobile.deploy.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgesam_mobile.deploy.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
     workers.add(process)
+    # Kept in memory: a file would lose the very words that say that the disk is full.
+    said: deque[str] = deque(maxlen=_LAST_LINES)
+    listener = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
+    listener.start()
     by_part = {stage.part: stage for stage in stages}
     with process:
         assert process.stdin is not None and process.stdout is not None
@@ -163,13 +169,14 @@ def _run_worker(
                 cache.store(key, folders[stage.part][precision])
             report(f"{stage.name}: {stage.seconds:.1f} s, peak memory {stage.peak_bytes / 2**30:.2f} GiB")
         code = process.wait()
+        listener.join(timeout=10)
     if code < 0:
         raise EdgeSamError(
             f"exporting {form.name} was stopped by signal {-code}",
-            hint="build again: finished exports are kept; a system short of memory sends signal 9",
+            hint="build again: finished exports are kept; memory or disk space may have run out",
         )
     if code != 0:
-        raise _worker_error(form, log.read_text(errors="replace"))
+        raise _worker_error(form, "".join(said))
 
 
 def _worker_error(form: Format, log: str) -> EdgeSamError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgesam_mobile.package.card import model_card
 from edgesam_mobile.package.manifest import GraphRecord, Manifest, check_file, read_manifest
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"mobile-sam": "mobile_sam_package", "edge-sam": "edge_sam_package"}
 SUFFIXES = {
     "coreml-fp16": ".mlpackage",
@@ -70,6 +72,14 @@ def test_the_manifest_describes_the_files_and_the_card_the_manifest(package: Pat
     assert (package / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(manifest)
     assert manifest.tools.keys() >= {"python", "torch", "coremltools", "executorch", "litert-torch", "onnx"}
     assert "absent" not in manifest.tools.values()
+
+
+@pytest.mark.slow
+def test_no_file_of_a_package_names_a_path_of_the_machine_that_built_it(package: Path) -> None:
+    paths = [path.encode() for path in (str(ROOT), sys.prefix, str(package.parent), '", line ')]
+    for file in (path for path in package.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        assert [path for path in paths if path in content] == [], file
 
 
 @pytest.mark.slow

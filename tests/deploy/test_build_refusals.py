@@ -1,0 +1,103 @@
+"""Builds that cannot work are refused before the work where that can be known, and leave everything as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import call, entries, refusal
+from typer.testing import Result
+
+from edgesam_mobile.deploy.build import build
+from edgesam_mobile.deploy.options import BuildOptions
+
+# No such file: a refusal of anything else comes before weights are looked for.
+NO_WEIGHTS = ("--weights", "no-such-weights.pt")
+
+WRONG: dict[str, tuple[tuple[str, ...], str]] = {
+    "target": (("--target", "windows"), "choose ios, android, host or all"),
+    "precision": (("--precision", "int8"), "choose fp16 or fp32"),
+    "no slots": (("--slots", "0"), "1 to 64"),
+    "too many slots": (("--slots", "65"), "1 to 64"),
+    "no prompts": (("--prompts", "0"), "1 to 64"),
+    "score": (("--score", "best"), "choose iou or stability"),
+    "image dtype": (("--image-dtype", "int8"), "choose float32 or uint8"),
+    "precision of the target": (("--target", "host", "--precision", "fp16"), "no format for host offers fp16"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_options_that_do_not_exist_are_shown_those_that_do(kind: str, tmp_path: Path) -> None:
+    options, said = WRONG[kind]
+    told = call("build", *options, *NO_WEIGHTS, "-o", tmp_path / "out")
+    assert (told.exit_code, told.stdout) == (2, ""), told.output
+    (line,) = told.stderr.splitlines()
+    assert said in line
+    assert entries(tmp_path) == []
+
+
+def test_an_input_size_that_the_model_does_not_take_is_refused(standin_file: Path, tmp_path: Path) -> None:
+    told = call("build", "--input-size", "777", "--weights", standin_file, "-o", tmp_path / "out")
+    assert "choose one of 512, 768, 1024" in refusal(told, 2)
+    assert entries(tmp_path) == []
+
+
+def test_a_folder_with_anything_else_in_it_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "photo.jpg").write_bytes(b"precious")
+    said = refusal(call("build", *NO_WEIGHTS, "-o", tmp_path / "holiday"), 12)
+    assert "holds something that is not a package" in said
+    assert entries(tmp_path) == ["holiday", "holiday/photo.jpg"]
+    assert (tmp_path / "holiday" / "photo.jpg").read_bytes() == b"precious"
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for output in (tmp_path / "file", tmp_path / "file" / "p", Path("/proc/nowhere/p")):
+        assert str(output) in refusal(call("build", *NO_WEIGHTS, "-o", output), 12)
+    assert entries(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_missing_weights_leave_no_trace_of_the_output(tmp_path: Path) -> None:
+    refusal(call("build", *NO_WEIGHTS, "-o", tmp_path / "a" / "b"), 9)
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["ios", "host"])
+def test_a_disk_that_is_too_small_for_the_package_is_left_as_it_was(
+    target: str, edge_sam_package: Path, standin_file: Path, small_disk: Path
+) -> None:
+    assert edge_sam_package.is_dir()  # so that the exports are in the cache
+    said = refusal(call("build", "--target", target, "--weights", standin_file, "-o", small_disk / "p"), 12)
+    assert said == f"error: no space left while writing {small_disk / 'p'} — free some disk space"
+    assert entries(small_disk) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "precision"), [("host", "fp32"), ("ios", "fp16"), ("android", "fp16")])
+def test_a_disk_that_is_too_small_for_the_cache_is_left_without_halves(
+    target: str, precision: str, standin_file: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESAM_CACHE", str(small_disk))
+    options = ("--target", target, "--precision", precision, "--weights", standin_file)
+    told: Result = call("build", *options, "-o", tmp_path / "out")
+    assert "no space left while" in refusal(told, 12)
+    assert [path.name for path in small_disk.rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_older_package_survives_a_full_disk(
+    edge_sam_package: Path, standin_file: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    assert edge_sam_package.is_dir()
+    old = small_disk / "p"
+    old.mkdir()
+    (old / "manifest.json").write_text("the older package's")
+    refusal(call("build", "--target", "host", "--weights", standin_file, "-o", old), 12)
+    assert entries(small_disk) == ["p", "p/manifest.json"]
+    assert (old / "manifest.json").read_text() == "the older package's"
+    # There is nothing wrong with the build but the disk.
+    assert build(BuildOptions(str(standin_file), targets=("host",)), tmp_path / "out").package.is_dir()
