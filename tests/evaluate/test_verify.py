@@ -45,6 +45,7 @@ TOP: dict[str, Any] = {
     "schema": {"const": "edgesam.verify/1"},
     "package": {"type": "string"},
     "passed": {"type": "boolean"},
+    "executed": {"type": "integer", "minimum": 0},
     "pictures": {"type": "array", "items": {"type": "string"}, "minItems": 1},
     "checks": {
         "type": "array",
