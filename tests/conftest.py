@@ -71,13 +71,13 @@ def mobile_sam(mobile_sam_path: Path) -> Sam:
 @pytest.fixture(scope="session")
 def edge_sam_standin() -> Sam:
     """EdgeSAM with untrained weights at 1024 pixels; no test changes it."""
-    return standin("edge-sam")
+    return untrained_model("edge-sam")
 
 
 @pytest.fixture(scope="session")
 def small_standin() -> Sam:
     """EdgeSAM with untrained weights at 512 pixels, a quarter of the work; no test changes it."""
-    return standin("edge-sam", image_size=512)
+    return untrained_model("edge-sam", image_size=512)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +100,7 @@ def constant_model() -> Callable[..., Sam]:
     """Builds 512-pixel models whose four masks and IoU predictions are given constants for any prompt."""
 
     def build(architecture: str, logits: Sequence[float], scores: Sequence[float] = (0.5, 0.5, 0.5, 0.5)) -> Sam:
-        model = standin(architecture, image_size=512)
+        model = untrained_model(architecture, image_size=512)
         decoder = model.mask_decoder
         set_constant(decoder.output_upscaling[3], 1.0)
         pixel = torch.nn.functional.gelu(torch.ones(32)).sum().item()
@@ -183,12 +183,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("may not mount a small file system to fill up")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
-
-
-def standin(architecture: str, **options: object) -> Sam:
-    model = untrained_model(architecture, **options)
-    assert isinstance(model, Sam)
-    return model
 
 
 def set_constant(layer: torch.nn.Module, value: float | Sequence[float]) -> None:

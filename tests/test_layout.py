@@ -19,6 +19,7 @@ ROOMS = ("weights", "model", "package", "deploy", "runtime", "evaluate", "lab", 
 HEAVY = {
     *("torch", "torchvision", "coremltools", "executorch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     *("onnx", "onnxruntime", "onnxscript", "numpy", "PIL", "pydantic", "requests", "safetensors", "psutil", "rich"),
+    *("distill", "matplotlib", "pycocotools", "scipy"),
 }
 LONGEST = 500
 # In pieces, so that this file does not hold what it forbids.
@@ -100,6 +101,18 @@ def test_a_room_uses_only_rooms_to_its_left(path: Path) -> None:
     else:
         allowed = set()  # common ground
     assert used <= allowed
+
+
+@each_module
+def test_only_the_command_line_uses_the_training_code(path: Path) -> None:
+    used = {name.partition(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
+    assert "distill" not in used or path.relative_to(PACKAGE).parts[0] == "cli"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "distill").rglob("*.py")), ids=lambda path: path.name)
+def test_training_uses_neither_exports_nor_timings(path: Path) -> None:
+    used = {room_of(name) for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
+    assert used <= {"weights", "model", "evaluate", "cli", None}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.name)

@@ -30,7 +30,9 @@ def build(
         str | None, typer.Option(help="A checkpoint file of that model, instead of its registered weights.")
     ] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp16 or fp32; all by default.")] = None,
-    input_size: Annotated[int, typer.Option(help="Side of the encoder's input in pixels: 512, 768 or 1024.")] = 1024,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the encoder's input in pixels: 256 to 1024; as trained by default.")
+    ] = None,
     slots: Annotated[int, typer.Option(help="Points a prompt can have; a box takes two.")] = 6,
     prompts: Annotated[int, typer.Option(help="Prompts answered in one decoder call.")] = 1,
     mask_input: Annotated[bool, typer.Option("--mask-input", help="Let the decoder take a mask prompt.")] = False,
@@ -49,9 +51,9 @@ def build(
     options = BuildOptions(
         weights=weights or model or "mobile-sam",
         model=model,
-        targets=TARGETS if "all" in target else tuple(target),
+        targets=tuple(dict.fromkeys(t for name in target for t in (TARGETS if name == "all" else (name,)))),
         precisions=tuple(precision) if precision else None,
-        input_size=input_size,
+        input_size=input_size or 0,
         slots=slots,
         prompts=prompts,
         mask_input=mask_input,

@@ -195,4 +195,9 @@ def _numeric(cell: str) -> bool:
     return cell in ("", "–") or cell[:1].isdigit() or (cell[:1] in "+-" and cell[1:2].isdigit())
 
 
+def number(value: float | None, form: str) -> str:
+    """A number for a table, in a format such as ``.4f``; a dash for what was not measured."""
+    return "–" if value is None else format(value, form)
+
+
 out = Output()

@@ -77,6 +77,7 @@ def predict(
     if image.resolve() in (output.resolve(), drawn.resolve()):
         raise UsageError(f"the output would replace the picture {image}", hint="choose another output")
     picture = read_picture(image)
+    _refuse_outside(prompt, (picture.shape[0], picture.shape[1]))
     if artifact is not None:
         answer = _from_artifact(artifact, picture, prompt, threads)
     else:
@@ -99,6 +100,16 @@ def predict(
         "encode_ms": answer.encode_ms, "decode_ms": answer.decode_ms,
     }  # fmt: skip
     out.result("edgesam.predict/1", data, human=human, quiet=[output, drawn])
+
+
+def _refuse_outside(prompt: dict[str, Any], size: tuple[int, int]) -> None:
+    """Before weights are fetched and a picture embedded, not after."""
+    from edgesam_mobile.model.geometry import ResizeLongestSide
+
+    if "point_coords" in prompt:
+        ResizeLongestSide.check_points(prompt["point_coords"], prompt["point_labels"], size)
+    if prompt["box"] is not None:
+        ResizeLongestSide.check_box(prompt["box"], size)
 
 
 def _from_pytorch(weights: str, picture: NDArray[np.uint8], prompt: dict[str, Any], offline: bool) -> Answer:

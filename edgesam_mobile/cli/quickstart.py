@@ -9,7 +9,7 @@ import typer
 
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import command
-from edgesam_mobile.cli.output import out
+from edgesam_mobile.cli.output import number, out
 from edgesam_mobile.errors import VerificationFailed
 
 if TYPE_CHECKING:
@@ -128,14 +128,10 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     else:
         ratio = row["vs_pytorch"]
         times = [
-            _number(row["mask_iou"], ".4f"),
-            _number(row["worst_mask_iou"], ".4f"),
-            *(_number(row[f"{stage}_ms"], ".0f") for stage in ("encode", "decode", "frame")),
+            number(row["mask_iou"], ".4f"),
+            number(row["worst_mask_iou"], ".4f"),
+            *(number(row[f"{stage}_ms"], ".0f") for stage in ("encode", "decode", "frame")),
             _DASH if ratio is None else f"{ratio:.2f} x",
         ]
     size = _DASH if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
     return (row["artefact"], row["for"], size, *times)
-
-
-def _number(value: float | None, form: str) -> str:
-    return _DASH if value is None else format(value, form)

@@ -10,8 +10,8 @@ import typer
 
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import command
-from edgesam_mobile.cli.output import out
-from edgesam_mobile.errors import VerificationFailed
+from edgesam_mobile.cli.output import number, out
+from edgesam_mobile.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:
     from edgesam_mobile.evaluate.verify import Check
@@ -54,6 +54,8 @@ def verify(
             write_png(overlays / f"{picture.stem}-{artifact}.png", overlay(read_picture(picture), mask))
 
     pictures = image or builtin_pictures()
+    if overlays is not None and len({picture.stem for picture in pictures}) < len(pictures):
+        raise UsageError("two pictures have the same name, and so would their overlays", hint="rename one")
     with out.progress("verifying", len(read_manifest(package).artifacts)) as report:
         result = verify_package(package, pictures, weights=weights, offline=offline, report=report, keep=keep)
     said = result.manifest.weights
@@ -98,16 +100,12 @@ def _row(check: Check) -> tuple[object, ...]:
     return (
         check.id,
         verdicts[check.passed],
-        _number(check.mask_iou_mean, ".4f"),
-        _number(check.mask_iou_min, ".4f"),
+        number(check.mask_iou_mean, ".4f"),
+        number(check.mask_iou_min, ".4f"),
         f"{check.best_same}/{check.answers}",
-        _number(check.logits_max_abs, ".1e"),
-        _number(check.logits_cosine, ".6f"),
-        _number(check.embedding_max_abs, ".1e"),
-        _number(check.embedding_cosine, ".6f"),
+        number(check.logits_max_abs, ".1e"),
+        number(check.logits_cosine, ".6f"),
+        number(check.embedding_max_abs, ".1e"),
+        number(check.embedding_cosine, ".6f"),
         check.note,
     )
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

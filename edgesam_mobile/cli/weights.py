@@ -143,11 +143,14 @@ def standin(
     architecture: Annotated[str, typer.Argument(help="Such as edge-sam or mobile-sam.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
     seed: Annotated[int, typer.Option("--seed", help="Of the random numbers.")] = 0,
+    upsample: Annotated[
+        str | None, typer.Option("--upsample", help="Of the fuse: bicubic, as published, or bilinear, as exported.")
+    ] = None,
 ) -> None:
     """Write untrained weights of the right structure, to time and convert a model without its weights."""
     from edgesam_mobile.model.standin import write_standin
 
-    path = write_standin(architecture, output, seed)
+    path = write_standin(architecture, output, seed, upsample=upsample)
     data = {
         "path": path,
         "size": path.stat().st_size,

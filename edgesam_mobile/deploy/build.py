@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     _refuse_unwritable(package)
     path, _, provenance = read_weights(options.weights, offline=options.offline)
     spec = architecture(provenance.architecture)
+    options = replace(options, input_size=options.input_size or provenance.image_size)
     _check_fit(spec, options)
     stages = plan(options, provenance, spec)
     export_missing(stages, path, common_key(provenance, spec, options), report)

@@ -17,7 +17,7 @@ class BuildOptions:
         model: the registered model that a checkpoint file must fit; ``None`` takes what the file says.
         targets: some of ``ios``, ``android``, ``host``.
         precisions: ``fp16``, ``fp32``; ``None`` takes all that each format offers.
-        input_size: side of the encoder's square input in pixels.
+        input_size: side of the encoder's square input in pixels; 0 takes what the weights were trained with.
         slots: points a prompt can have (a box takes two); 1 to 64.
         prompts: prompts answered per call; 1 to 64.
         score: ``iou``, ``stability``, or ``None`` for what suits the architecture.
@@ -28,7 +28,7 @@ class BuildOptions:
     model: str | None = None
     targets: tuple[str, ...] = TARGETS
     precisions: tuple[str, ...] | None = None
-    input_size: int = 1024
+    input_size: int = 0
     slots: int = 6
     prompts: int = 1
     mask_input: bool = False

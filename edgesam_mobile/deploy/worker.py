@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import resource
 import sys
 import time
@@ -24,11 +23,12 @@ from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.model.load import load_model
+from edgesam_mobile.process import private_stdout
 
 
 def main() -> None:
     """Read a job from standard input and carry it out."""
-    answers = _private_stdout()
+    answers = private_stdout()
     warnings.simplefilter("ignore")
     job = json.load(sys.stdin)
     try:
@@ -89,15 +89,9 @@ def describe(graph: Graph, dtypes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _private_stdout() -> TextIO:
-    """Keep the original standard output for answers and send everything else printed to standard error."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return answers
-
-
 def _answer(answers: TextIO, record: dict[str, Any]) -> None:
     answers.write(json.dumps(record) + "\n")
+    answers.flush()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from edgesam_mobile.errors import EdgeSamError
+from edgesam_mobile.process import private_stdout
 
 if TYPE_CHECKING:
     from edgesam_mobile.lab.subjects import Image, Subject
@@ -43,7 +44,7 @@ _VERSIONS = ("numpy", "torch", "onnxruntime", "executorch", "ai-edge-litert")
 
 def main() -> None:
     """Read a job from standard input and carry it out."""
-    stream = Stream(_private_stdout())
+    stream = Stream(private_stdout())
     job = json.load(sys.stdin)
     cpus = bind(job["threads"])
     stream.write("hello", pid=os.getpid(), cpus=cpus, versions=_versions())
@@ -62,8 +63,11 @@ def bind(threads: int) -> list[int] | None:
     Returns:
         The processors, or ``None`` where the system cannot bind.
     """
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
+    # NumPy's pool spins for a while after the mask's enlargement, against the next frame's encoder: every
+    # runtime then waits a tenth of its time for a processor.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     if not hasattr(os, "sched_setaffinity"):
         return None
     cpus = sorted(os.sched_getaffinity(0))[:threads]
@@ -207,13 +211,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _private_stdout() -> TextIO:
-    """Keep the original standard output for answers and send everything else printed to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
 
 
 if __name__ == "__main__":

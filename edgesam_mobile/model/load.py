@@ -19,7 +19,7 @@ _SHOWN = 3  # keys named in an error before the rest is counted
 
 
 def load_model(
-    name_or_path: str | Path, *, upsample: str | None = None, image_size: int = 1024, offline: bool = False
+    name_or_path: str | Path, *, upsample: str | None = None, image_size: int | None = None, offline: bool = False
 ) -> Sam:
     """Load a model by the name of its registered weights, or from a checkpoint file.
 
@@ -27,7 +27,7 @@ def load_model(
         name_or_path: a name that ``edgesam-mobile weights list`` shows (fetched if need be), or a
             ``.safetensors``, ``.pt`` or ``.pth`` file.
         upsample: ``"bicubic"`` or ``"bilinear"`` instead of what the weights were trained with (RepViT only).
-        image_size: side of the square input in pixels; 1024 unless the architecture offers others.
+        image_size: side of the square input in pixels, if not what the weights were trained with.
         offline: never open a socket; fail if the weights are not in the cache.
 
     Returns:
@@ -40,7 +40,7 @@ def load_model(
     """
     _, checkpoint, provenance = read_weights(name_or_path, offline=offline)
     mode = upsample or provenance.upsample
-    model = build_model(provenance.architecture, upsample=mode, image_size=image_size)
+    model = build_model(provenance.architecture, upsample=mode, image_size=image_size or provenance.image_size)
     load_strictly(model, checkpoint.state, source=str(name_or_path))
     model.provenance = replace(provenance, upsample=mode)
     return model
@@ -108,6 +108,7 @@ def _provenance(checkpoint: Checkpoint, registered: WeightsEntry | None, file_na
         origin=registered.provenance if registered else said.provenance,
         upsample=(registered.upsample if registered else said.upsample) or default,
         trained=True if registered else said.trained,
+        image_size=said.image_size or 1024,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgesam_mobile.errors import UsageError
-from edgesam_mobile.model.repvit import RepVitEncoder
+from edgesam_mobile.model.repvit import M1, TINY, RepVitEncoder, RepVitVariant
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.tiny_vit import TinyVitEncoder
 from edgesam_mobile.model.vit import vit_encoder
@@ -40,17 +40,18 @@ class Architecture:
     input_sizes: tuple[int, ...] = (1024,)
 
 
-_ANY_SIZE = (512, 768, 1024)
+_ANY_SIZE = (256, 512, 768, 1024)
 
 
-def _repvit_m1(upsample: str | None) -> nn.Module:
-    return RepVitEncoder(upsample=upsample or "bicubic")
+def _repvit(variant: RepVitVariant) -> EncoderBuilder:
+    return lambda upsample: RepVitEncoder(variant, upsample=upsample or "bicubic")
 
 
 ARCHITECTURES = {
     a.name: a
     for a in (
-        Architecture("edge-sam", _repvit_m1, "bicubic", "stability", 4, _ANY_SIZE),
+        Architecture("edge-sam", _repvit(M1), "bicubic", "stability", 4, _ANY_SIZE),
+        Architecture("edge-sam-tiny", _repvit(TINY), "bicubic", "stability", 4, _ANY_SIZE),
         Architecture("mobile-sam", lambda _: TinyVitEncoder(), None, "iou", 3, _ANY_SIZE),
         Architecture("sam-vit-b", lambda _: vit_encoder("b"), None, "iou", 3),
         Architecture("sam-vit-l", lambda _: vit_encoder("l"), None, "iou", 3),

@@ -31,6 +31,8 @@ M1 = RepVitVariant(
     depths=(3, 4, 16, 3),
     squeeze_excite=((0,), (1,), (1, 3, 5, 7, 9, 11, 13), (1,)),
 )
+# Not published: every kind of block once, to try training and conversion in minutes on a processor.
+TINY = RepVitVariant(dims=(16, 32, 64, 96), depths=(1, 2, 3, 2), squeeze_excite=((0,), (1,), (1,), (1,)))
 
 
 class RepDepthwise(nn.Module):

@@ -24,6 +24,7 @@ class Provenance:
         weights_sha256: hash of the file the weights were read from.
         upsample: interpolation of the encoder's fuse, ``None`` where there is none.
         trained: ``False`` for stand-in weights, whose masks mean nothing.
+        image_size: side of the square input that the weights were trained with, in pixels.
     """
 
     architecture: str
@@ -34,6 +35,7 @@ class Provenance:
     origin: str | None
     upsample: str | None
     trained: bool = True
+    image_size: int = 1024
 
 
 class Sam(nn.Module):

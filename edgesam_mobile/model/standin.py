@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from edgesam_mobile.model.registry import build_model
+from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.weights.checkpoint import Metadata, write_checkpoint
 
 
-def write_standin(architecture: str, target: Path, seed: int = 0) -> Path:
+def write_standin(
+    architecture: str, target: Path, seed: int = 0, *, upsample: str | None = None, image_size: int = 1024
+) -> Path:
     """Write seeded, untrained weights of an architecture as safetensors marked ``trained: false``.
 
     A freshly initialised RepViT has γ = 0 in the last batch norm of every residual branch; converters fold such
@@ -19,10 +22,10 @@ def write_standin(architecture: str, target: Path, seed: int = 0) -> Path:
     parameters and the statistics of what flows through them.
 
     Raises:
-        UsageError: unknown architecture.
+        UsageError: unknown architecture, or an up-sampling or input size that it does not have.
         StorageError: ``target`` cannot be written.
     """
-    model = untrained_model(architecture, seed)
+    model = untrained_model(architecture, seed, upsample=upsample, image_size=image_size)
     metadata = Metadata(
         architecture=architecture,
         upsample=getattr(getattr(model.image_encoder, "fuse_stage3", None), "upsample", None),
@@ -30,17 +33,18 @@ def write_standin(architecture: str, target: Path, seed: int = 0) -> Path:
         commercial_use=True,
         provenance=f"untrained stand-in, seed {seed}: timing and structure only, its masks mean nothing",
         trained=False,
+        image_size=image_size,
     )
     write_checkpoint(target, model.state_dict(), metadata)
     return target
 
 
-def untrained_model(architecture: str, seed: int = 0, **options: object) -> nn.Module:
+def untrained_model(architecture: str, seed: int = 0, *, upsample: str | None = None, image_size: int = 1024) -> Sam:
     """A model with random weights whose activations have about unit scale in every layer."""
     generator_state = torch.random.get_rng_state()
     try:
         torch.manual_seed(seed)
-        model = build_model(architecture, **options)  # type: ignore[arg-type]
+        model = build_model(architecture, upsample=upsample, image_size=image_size)
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm in norms:
             nn.init.uniform_(norm.weight, 0.5, 1.5)

@@ -36,6 +36,7 @@ class Metadata:
         commercial_use: whether that licence allows it.
         provenance: where the numbers come from, for people.
         trained: False for stand-ins with random numbers, good for timing and structure only.
+        image_size: side of the square input that the weights were trained with, in pixels.
         parts: which of :data:`PARTS` the file holds.
     """
 
@@ -45,6 +46,7 @@ class Metadata:
     commercial_use: bool | None = None
     provenance: str | None = None
     trained: bool = True
+    image_size: int | None = None
     parts: tuple[str, ...] = ()
 
 
@@ -118,8 +120,8 @@ def parts_of(keys: Mapping[str, object]) -> tuple[str, ...]:
 
 def detect_architecture(state: Mapping[str, Tensor]) -> str | None:
     """The architecture whose image encoder these keys (and shapes) are; None if there is no known one."""
-    if "image_encoder.fuse_stage2.weight" in state:
-        return "edge-sam"
+    if (fuse := state.get("image_encoder.fuse_stage2.weight")) is not None:
+        return "edge-sam-tiny" if fuse.shape[1:] == (64, 1, 1) else "edge-sam"
     if "image_encoder.patch_embed.seq.0.c.weight" in state:
         return "mobile-sam"
     if (embedding := state.get("image_encoder.pos_embed")) is not None:
@@ -164,6 +166,8 @@ def _to_header(metadata: Metadata) -> dict[str, str]:
             value = str(value).lower()
         elif isinstance(value, tuple):
             value = ",".join(value)
+        elif isinstance(value, int):
+            value = str(value)
         if value is not None:
             header[f"edgesam.{field.name}"] = value
     return header
@@ -183,4 +187,13 @@ def _from_header(header: Mapping[str, str], path: Path) -> Metadata:
         provenance=header.get("edgesam.provenance"),
         commercial_use=None if commercial is None else commercial == "true",
         trained=header.get("edgesam.trained") != "false",
+        image_size=_side(header.get("edgesam.image_size"), path),
     )
+
+
+def _side(text: str | None, path: Path) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or not 0 < int(text) <= 8192:
+        raise WeightsError(f"{path} says it was trained with inputs of {text!r} pixels")
+    return int(text)

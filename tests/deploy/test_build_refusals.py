@@ -38,7 +38,7 @@ def test_options_that_do_not_exist_are_shown_those_that_do(kind: str, tmp_path: 
 
 def test_an_input_size_that_the_model_does_not_take_is_refused(standin_file: Path, tmp_path: Path) -> None:
     told = call("build", "--input-size", "777", "--weights", standin_file, "-o", tmp_path / "out")
-    assert "choose one of 512, 768, 1024" in refusal(told, 2)
+    assert "choose one of 256, 512, 768, 1024" in refusal(told, 2)
     assert entries(tmp_path) == []
 
 

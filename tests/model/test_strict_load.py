@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from edgesam_mobile.errors import UsageError, WeightsError
@@ -253,3 +255,29 @@ def test_sam_vit_b_predicts_what_segment_anything_predicts(
         assert theirs.std() > 0.01
         np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
     assert np.mean((answers["ours/logits"] > 0) != (answers["theirs/logits"] > 0)) <= 1e-4
+
+
+def test_what_weights_were_trained_with_comes_back(tmp_path: Path) -> None:
+    path = write_standin("edge-sam-tiny", tmp_path / "tiny.safetensors", upsample="bilinear", image_size=256)
+    model = load_model(path)
+    assert model.provenance is not None
+    assert (model.architecture, model.image_size) == ("edge-sam-tiny", 256)
+    assert (model.provenance.upsample, model.provenance.image_size) == ("bilinear", 256)
+    other = load_model(path, upsample="bicubic", image_size=512)
+    assert other.image_size == 512 and other.provenance is not None
+    assert (other.provenance.upsample, other.provenance.image_size) == ("bicubic", 256)
+
+
+def test_a_variant_is_known_by_its_widths(tmp_path: Path) -> None:
+    plain = tmp_path / "tiny.pth"
+    torch.save(build_model("edge-sam-tiny").state_dict(), plain)
+    assert load_model(plain).architecture == "edge-sam-tiny"
+
+
+@pytest.mark.parametrize("said", ["wide", "0", "-512", "99999"])
+def test_a_senseless_input_size_in_the_metadata_is_refused(said: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    header = {"edgesam.format": "1", "edgesam.architecture": "edge-sam-tiny", "edgesam.image_size": said}
+    save_file({"image_encoder.x": torch.zeros(1)}, path, metadata=header)
+    with pytest.raises(WeightsError, match=re.escape(repr(said))):
+        load_model(path)
