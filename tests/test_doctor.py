@@ -36,7 +36,10 @@ def without_extras(tmp_path: Path) -> Doctor:
     """Run doctor where none of the converters is installed: on links to the rest of the site's packages."""
     site = tmp_path / "site"
     site.mkdir()
-    left_out = ("coremltools", "executorch", "litert", "ai_edge", "onnx", "segment_anything", "torch", "numpy")
+    left_out = (
+        *("coremltools", "executorch", "litert", "ai_edge", "onnx", "segment_anything", "torch", "numpy"),
+        *("pycocotools", "scipy", "matplotlib"),
+    )
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if not entry.name.startswith(left_out):
             (site / entry.name).symlink_to(entry)
@@ -97,7 +100,8 @@ def test_what_is_missing_is_named_with_the_line_that_adds_it(without_extras: Doc
     data = json.loads(told.stdout)
     assert data["ready"] is False
     assert {"torch", "numpy", "executorch", "litert-torch", "onnxruntime"} < set(data["lacking"])
-    assert not {"segment-anything", "torchvision", "git", "Python"} & set(data["lacking"])
+    assert found["scipy"]["fix"] == 'pip install "edgesam-mobile[eval]"'
+    assert not {"segment-anything", "torchvision", "scipy", "git", "Python"} & set(data["lacking"])
     assert without_extras("--quiet").stdout.split() == data["lacking"]
     human = without_extras()
     assert human.returncode == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from edgesam_mobile import __version__
-from edgesam_mobile.cli import bench, build, doctor, predict, quickstart, verify, weights
+from edgesam_mobile.cli import bench, build, distill, doctor, eval, predict, quickstart, verify, weights
 
 app = typer.Typer(
     name="edgesam-mobile",
@@ -18,6 +18,8 @@ app.add_typer(quickstart.app)
 app.add_typer(weights.app, name="weights")
 app.add_typer(build.app)
 app.add_typer(verify.app)
+app.add_typer(distill.app)
+app.add_typer(eval.app)
 app.add_typer(bench.app)
 app.add_typer(predict.app)
 app.add_typer(doctor.app)

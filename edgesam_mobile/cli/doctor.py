@@ -42,6 +42,9 @@ _USES = {
     "onnx": ("onnx", "ONNX models"),
     "onnxruntime": ("onnxruntime", "running ONNX models here"),
     "onnxscript": ("onnxscript", "ONNX models"),
+    "pycocotools": ("pycocotools.mask", "evaluating: COCO's masks and mask AP"),
+    "scipy": ("scipy.ndimage", "evaluating: centre points and boundaries"),
+    "matplotlib": ("matplotlib", "loss curves of training"),
     "segment-anything": ("segment_anything", "comparing with Meta's own code"),
     "torchvision": ("torchvision", "segment-anything"),
 }

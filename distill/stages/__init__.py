@@ -1,0 +1,1 @@
+"""The three stages of training; each is a module whose forward is its loss."""

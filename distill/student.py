@@ -1,0 +1,107 @@
+"""The student: what it starts from, and the checkpoint that a finished run leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from distill.recipe import ModelRecipe, Recipe
+from edgesam_mobile.errors import UsageError
+from edgesam_mobile.model.load import load_strictly
+from edgesam_mobile.model.proposals import PREFIX as PROPOSALS
+from edgesam_mobile.model.registry import architecture, build_model
+from edgesam_mobile.model.sam import Provenance, Sam
+from edgesam_mobile.weights.checkpoint import PARTS, Checkpoint, Metadata, read_checkpoint, write_checkpoint
+
+
+def build_student(recipe: ModelRecipe, teacher: Sam | None) -> tuple[Sam, Checkpoint | None]:
+    """A student with its starting weights, and the checkpoint of ``model.init`` that some of them come from.
+
+    What does not come from a checkpoint is random, from torch's global generator.
+
+    Args:
+        teacher: gives prompt encoder and mask decoder where the recipe says so.
+
+    Raises:
+        UsageError: unknown architecture, input size or up-sampling, or ``model.init`` lacks what is asked of it.
+        WeightsError: the file is damaged, or a part that it holds does not fit.
+    """
+    model = build_model(
+        recipe.architecture,
+        upsample=recipe.upsample if _upsamples(recipe.architecture) else None,
+        image_size=recipe.image_size,
+    )
+    own = model.state_dict()
+    init = read_checkpoint(Path(recipe.init)) if recipe.init else None
+    wanted = ["encoder"]
+    if recipe.decoder_init == "teacher":
+        assert teacher is not None
+        given = teacher.state_dict()
+        own |= {key: given[key] for key in own if not key.startswith(PARTS["encoder"])}
+    else:
+        wanted += ["prompt", "decoder"]
+    if init is not None:
+        if recipe.decoder_init == "init" and (lacking := set(wanted) - set(init.metadata.parts)):
+            raise UsageError(f"{recipe.init} holds no {' and no '.join(sorted(lacking))}", hint="check model.init")
+        if "encoder" not in init.metadata.parts:
+            raise UsageError(f"{recipe.init} holds no encoder", hint="check model.init")
+        used = tuple(PARTS[part] for part in wanted)
+        # Keys of these parts that are missing, unexpected or mis-shaped are refused below.
+        own = {key: value for key, value in own.items() if not key.startswith(used)}
+        own |= {key: value for key, value in init.state.items() if key.startswith(used)}
+    load_strictly(model, own, source=recipe.init or "the teacher")
+    return model, init
+
+
+def write_student(
+    path: Path,
+    recipe: Recipe,
+    weights: dict[str, Tensor],
+    teacher: Provenance | None,
+    init: Checkpoint | None,
+    steps: int,
+) -> Path:
+    """Write what was trained as a checkpoint that ``build`` and ``predict`` take: the model, or the proposal head.
+
+    It may be used as far as all that it was made from: the teacher and the weights that it began with.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    head = recipe.stage.name == "proposals"
+    weights = {key: value.contiguous() for key, value in weights.items() if key.startswith(PROPOSALS) is head}
+    origins = [origin for origin in (teacher, init.metadata if init else None) if origin is not None]
+    licences = sorted({origin.licence or "unknown" for origin in origins})
+    commercial = [origin.commercial_use for origin in origins]
+    metadata = Metadata(
+        architecture=recipe.model.architecture,
+        upsample=recipe.model.upsample if _upsamples(recipe.model.architecture) else None,
+        licence=None if licences == ["unknown"] else " and ".join(licences),
+        commercial_use=False if False in commercial else None if None in commercial else True,
+        provenance=_story(recipe, teacher, init, steps),
+        trained=all(origin.trained for origin in origins),
+        image_size=recipe.model.image_size,
+    )
+    return write_checkpoint(path, weights, metadata)
+
+
+def _upsamples(name: str) -> bool:
+    return architecture(name).upsample is not None
+
+
+def _story(recipe: Recipe, teacher: Provenance | None, init: Checkpoint | None, steps: int) -> str:
+    data = ", ".join(_short(source.spec) for source in recipe.data.sources)
+    story = f"distill stage {recipe.stage.name}, {steps} steps of {recipe.run.batch_size} pictures at "
+    story += f"{recipe.model.image_size}, data {data}"
+    if teacher is not None:
+        story += f", teacher {teacher.weights_name} ({teacher.weights_sha256[:12]})"
+    if init is not None:
+        story += f", started from {init.sha256[:12]} ({init.metadata.provenance or 'of unknown origin'})"
+    return story
+
+
+def _short(spec: str) -> str:
+    """A source without the folders of the machine that it was read on."""
+    kind, *places = spec.split(":")
+    return ":".join([kind, *(Path(place).name for place in places)])

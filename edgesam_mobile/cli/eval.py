@@ -1,0 +1,248 @@
+"""``edgesam-mobile eval``: how well masks fit annotated objects, for weights and for built artefacts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgesam_mobile.cli.build import flag_weights
+from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.output import out
+from edgesam_mobile.errors import UsageError
+from edgesam_mobile.files import atomic_file, sha256_of
+
+if TYPE_CHECKING:
+    from edgesam_mobile.evaluate.accuracy import Report, Settings
+    from edgesam_mobile.evaluate.average_precision import Detections
+    from edgesam_mobile.evaluate.data.samples import Source
+    from edgesam_mobile.evaluate.subjects import Subject
+
+app = typer.Typer()
+
+_SCHEMA = "edgesam.eval/1"
+_NAMED = 5  # damaged pictures and unusable objects that a person is told by name
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all subjects of one call have in common."""
+
+    source: Source
+    settings: Settings
+    boxes: dict[int, Detections] | None
+    boxes_sha256: str | None
+    output: Path | None
+    overlays: Path | None
+
+
+@command(
+    app,
+    "eval",
+    examples=(
+        "edgesam-mobile eval --weights mobile-sam --data coco:coco-val100 -o eval.json",
+        "edgesam-mobile eval out --data coco:instances_val2017.json:val2017 --limit 200 --prompts box",
+        "edgesam-mobile eval --weights student.safetensors --data generated:50 --input-size 512 --overlays worst",
+        "edgesam-mobile eval --weights mobile-sam --data coco:coco-val100 --boxes detections.json --json",
+    ),
+)
+def evaluate(
+    data: Annotated[str, typer.Option(help="coco:DIR, coco:FILE.json:IMAGES, lvis:…, sa1b:PATH or generated:N.")],
+    package: Annotated[Path | None, typer.Argument(help="Folder that `build` wrote; or give --weights.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Registered weights or a checkpoint file, run by PyTorch.")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the input in pixels, if not the weights' own (with --weights).")
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="box, centre, or both with a comma.")] = "box,centre",
+    refine: Annotated[int, typer.Option(help="Points added one by one where the mask is wrong.")] = 2,
+    mask: Annotated[
+        str, typer.Option(help="first (mask token, as published) or best (as applications show).")
+    ] = "first",
+    boxes: Annotated[Path | None, typer.Option(help="A detector's boxes in COCO's results format: adds AP.")] = None,
+    limit: Annotated[int, typer.Option(help="The first pictures only; 0 is all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the added points.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file for the result; a run cut short goes on.")
+    ] = None,
+    overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst masks.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda (with --weights).")] = "cpu",
+    offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
+) -> None:
+    """Prompt for every annotated object and compare the masks: mIoU, boundary IoU and, with --boxes, AP.
+
+    Of a package, every artefact that this machine can run is evaluated; Core ML artefacts are not executed.
+    """
+    from edgesam_mobile.evaluate.accuracy import Settings, pictures_of
+    from edgesam_mobile.evaluate.data.open import open_source
+
+    if (package is None) == (weights is None):
+        raise UsageError("give a package or --weights, one of them", hint="such as --weights mobile-sam")
+    if package is not None and (input_size is not None or device != "cpu"):
+        raise UsageError("--input-size and --device go with --weights", hint="a package is built for one input size")
+    if overlays is not None and overlays.exists() and not overlays.is_dir():
+        raise UsageError(f"{overlays} is no folder", hint="name a folder for the pictures")
+    settings = Settings(tuple(prompts.split(",")), refine, mask, limit, seed)  # type: ignore[arg-type]
+    source = open_source(data)
+    task = _Task(source, settings, *_read_boxes(boxes, source), output, overlays)
+    if package is not None:
+        subjects, idle = _artifacts(package)
+    else:
+        assert weights is not None
+        subjects, idle = iter([_pytorch(weights, input_size, device, offline)]), []
+    total = pictures_of(source, settings)
+    entries = []
+    for subject in subjects:
+        with out.progress(f"evaluating {subject.name}", total) as report:
+            entries.append(_evaluate(subject, task, report))
+    entries += [{"subject": name, "executed": False, "note": note} for name, note in idle]
+    _tell(entries, task)
+
+
+def _pytorch(weights: str, input_size: int | None, device: str, offline: bool) -> Subject:
+    import torch
+
+    from edgesam_mobile.evaluate.subjects import TorchSubject
+    from edgesam_mobile.model import load_model
+
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise UsageError(f"no device {device!r} here", hint="use --device cpu")
+    model = load_model(weights, image_size=input_size, offline=offline)
+    said = model.provenance
+    assert said is not None
+    flag_weights(said.commercial_use, said.licence, said.trained)
+    return TorchSubject(model.to(device))
+
+
+def _artifacts(package: Path) -> tuple[Iterator[Subject], list[tuple[str, str]]]:
+    """Artefacts to run, opened one after the other, and those that are not executed with the reason."""
+    from edgesam_mobile.evaluate.subjects import ArtifactSubject
+    from edgesam_mobile.package.manifest import read_manifest
+    from edgesam_mobile.runtime.session import RUNTIMES, runnable
+
+    manifest = read_manifest(package)
+    said = manifest.weights
+    flag_weights(said.commercial_use, said.licence, said.trained)
+    able = [a.id for a in manifest.artifacts if runnable(a.format)]
+    idle = [(a.id, f"{RUNTIMES[a.format].name} does not run here") for a in manifest.artifacts if a.id not in able]
+    return (ArtifactSubject(package, name) for name in able), idle
+
+
+def _read_boxes(path: Path | None, source: Source) -> tuple[dict[int, Detections] | None, str | None]:
+    from edgesam_mobile.evaluate.average_precision import read_detections
+    from edgesam_mobile.evaluate.data.coco import CocoSource
+
+    if path is None:
+        return None, None
+    if not isinstance(source, CocoSource):
+        raise UsageError(f"--boxes does not go with {source.spec}", hint="AP needs coco: or lvis: data")
+    return dict(read_detections(path, source.annotations)), sha256_of(path)
+
+
+def _evaluate(subject: Subject, task: _Task, report: Report) -> dict[str, Any]:
+    """One subject's part of the result; finished pictures are noted beside the output until the end."""
+    from dataclasses import asdict
+
+    from edgesam_mobile.evaluate.accuracy import evaluate as evaluate_subject
+    from edgesam_mobile.evaluate.average_precision import average_precision
+    from edgesam_mobile.evaluate.data.coco import CocoSource
+    from edgesam_mobile.evaluate.journal import Journal
+    from edgesam_mobile.evaluate.worst import write_worst
+
+    listed = task.source.annotations if isinstance(task.source, CocoSource) else None
+    run = {
+        "model": subject.identity,
+        "data": {
+            "spec": task.source.spec,
+            "pictures": len(task.source),
+            "annotations_sha256": listed and sha256_of(listed),
+        },
+        "settings": {**asdict(task.settings), "limit": 0},  # more pictures later change none of these
+        "boxes": task.boxes_sha256,
+    }
+    journal = None
+    if task.output is not None:
+        journal = Journal(task.output.with_name(f"{task.output.name}.{subject.name}.jsonl"), run)
+    with journal or nullcontext():
+        if journal and journal.finished:
+            out.note(f"going on after {len(journal.finished)} pictures of {journal.path}")
+        result = evaluate_subject(
+            subject, task.source, task.settings, boxes=task.boxes, journal=journal, report=report
+        )
+    precision = None
+    if task.boxes is not None and listed is not None:
+        precision = average_precision(listed, result.detections, result.picture_ids)
+    written = write_worst(subject, task.source, result, task.overlays) if task.overlays else []
+    for name, reason in result.corrupt[:_NAMED]:
+        out.warn(f"{name} left out: {reason}")
+    if len(result.corrupt) > _NAMED:
+        out.warn(f"{len(result.corrupt) - _NAMED} more pictures left out: the JSON names them")
+    return {
+        "subject": subject.name,
+        "executed": True,
+        "model": subject.identity,
+        "pictures": result.pictures,
+        "objects": result.objects,
+        "sizes": result.sizes,
+        "results": result.means(),
+        "ap": precision,
+        "corrupt": [{"picture": name, "reason": reason} for name, reason in result.corrupt],
+        "skipped": [{"picture": name, "object": which, "reason": reason} for name, which, reason in result.skipped],
+        "seconds_per_picture": result.seconds / result.pictures,
+        "overlays": [str(path) for path in written],
+        "journal": journal.path if journal else None,
+    }
+
+
+def _tell(entries: list[dict[str, Any]], task: _Task) -> None:
+    """Write and print the result; only then is what helps to go on removed."""
+    journals = [path for entry in entries if (path := entry.pop("journal", None))]
+    ap = "COCO's, by pycocotools' COCOeval" + (", not LVIS's federated AP" if task.source.spec[:4] == "lvis" else "")
+    protocol = {**task.settings.protocol(), **({"ap": ap} if task.boxes is not None else {})}
+    data = {"data": task.source.spec, "protocol": protocol, "entries": entries}
+    if task.output is not None:
+        with atomic_file(task.output) as temporary:
+            temporary.write_text(json.dumps({"schema": _SCHEMA, **data}, indent=2) + "\n", encoding="utf-8")
+    for path in journals:
+        path.unlink(missing_ok=True)
+    executed = [entry for entry in entries if entry["executed"]]
+
+    def human() -> None:
+        out.table(("subject", "prompt", "mIoU", "boundary IoU", "small", "medium", "large"), list(_rows(entries)))
+        if task.boxes is not None:
+            columns = ("subject", "mask AP", "AP50", "AP75", "small", "medium", "large")
+            out.table(columns, [(e["subject"], *map(_percent, e["ap"].values())) for e in executed])
+        for entry in executed[:1]:
+            sizes = ", ".join(f"{count} {name}" for name, count in entry["sizes"].items())
+            out.say(f"{entry['objects']} objects ({sizes}) on {entry['pictures']} pictures of {task.source.spec}")
+            for skipped in entry["skipped"][:_NAMED]:
+                out.say(f"left out: object {skipped['object']} of {skipped['picture']}: {skipped['reason']}")
+            if more := len(entry["skipped"]) - _NAMED:
+                out.say(f"left out: {more} more objects, named in the JSON" if more > 0 else "")
+        out.say("; ".join(f"{name}: {said}" for name, said in protocol.items()))
+        if task.output is not None:
+            out.say(f"wrote {task.output}")
+
+    label = task.settings.labels[0]
+    bare = [f"{e['subject']} {_percent(e['results'][label]['miou'])}" for e in executed] or ["not executed"]
+    out.result(_SCHEMA, data, human=human, quiet=bare)
+
+
+def _rows(entries: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
+    for entry in entries:
+        if not entry["executed"]:
+            yield (entry["subject"], f"not executed: {entry['note']}", *["–"] * 5)
+            continue
+        for label, mean in entry["results"].items():
+            shown = (mean[key] for key in ("miou", "boundary_iou", "small", "medium", "large"))
+            yield (entry["subject"], label, *map(_percent, shown))
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,162 @@
+"""What accuracy is measured of: PyTorch models and artefacts of a package, behind one way of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgesam_mobile.model.choice import best_mask, stability_score
+from edgesam_mobile.model.geometry import ResizeLongestSide
+from edgesam_mobile.model.predictor import SamPredictor
+from edgesam_mobile.model.registry import architecture
+from edgesam_mobile.model.sam import Sam
+from edgesam_mobile.runtime.predictor import ArtifactPredictor
+
+# Prompts decoded together: each holds about 20 MB at an input of 1024 pixels, and more of them are no faster.
+_CHUNK = 16
+
+Floats = NDArray[np.floating[Any]]
+
+
+def _none() -> Floats:
+    return np.zeros((0, 2))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt, in pixels of the picture.
+
+    Attributes:
+        box: (x1, y1, x2, y2), or None.
+        points: N x 2, (x, y).
+        labels: N; 1 is foreground, 0 is background.
+    """
+
+    box: Floats | None = None
+    points: Floats = field(default_factory=_none)
+    labels: tuple[int, ...] = ()
+
+    def with_point(self, point: tuple[float, float], label: int) -> Prompt:
+        return Prompt(self.box, np.concatenate([self.points, [point]]), (*self.labels, label))
+
+
+class Subject(Protocol):
+    """A model that answers prompts on a picture.
+
+    Attributes:
+        name: to tell it from others in tables and files.
+        identity: what its answers depend on, such as hashes of its files; JSON.
+        transform: between pixels of a picture and the model's frame.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    transform: ResizeLongestSide
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Embed a picture: RGB, H x W x 3."""
+        ...
+
+    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> NDArray[np.float32]:
+        """Logits P x s x s of one mask a prompt: of the first mask token, or (``best``) of the one to show."""
+        ...
+
+
+class TorchSubject:
+    """A PyTorch model, on whatever device it is; prompts with equally many points are decoded together."""
+
+    def __init__(self, model: Sam, name: str = "pytorch") -> None:
+        self.name = name
+        self.predictor = SamPredictor(model)
+        self.transform = self.predictor.transform
+        said = model.provenance
+        self.identity = {
+            "architecture": model.architecture,
+            "weights": said.weights_name if said else None,
+            "sha256": said.weights_sha256 if said else None,
+            "upsample": said.upsample if said else None,
+            "input_size": model.image_size,
+        }
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        self.predictor.set_image(image)
+
+    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> NDArray[np.float32]:
+        side = self.predictor.model.image_size // 4
+        answers = np.empty((len(prompts), side, side), np.float32)
+        for chunk in _alike(prompts):
+            answers[chunk] = self._decode([prompts[number] for number in chunk], best)
+        return answers
+
+    def _decode(self, prompts: Sequence[Prompt], best: bool) -> NDArray[np.float32]:
+        size, device = self.predictor.original_size, self.predictor.model.device
+        assert size is not None
+
+        def tensor(values: Any) -> torch.Tensor:
+            return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=device)
+
+        boxes = points = None
+        if has_box := prompts[0].box is not None:
+            boxes = tensor(self.transform.apply_boxes(np.array([p.box for p in prompts], np.float64), size))
+        if prompts[0].labels:
+            coords = self.transform.apply_coords(np.array([p.points for p in prompts]), size)
+            points = (tensor(coords), tensor([p.labels for p in prompts]))
+        if not best:
+            logits, _ = self.predictor.predict_torch(points, boxes, None, 1)
+            return logits[:, 0].float().cpu().numpy()
+        logits, iou = self.predictor.predict_torch(points, boxes, None, 4)
+        every = logits.float().cpu().numpy()
+        scores = iou.float().cpu().numpy() if self.predictor.score == "iou" else stability_score(every)
+        point_masks = architecture(self.predictor.model.architecture).point_masks
+        chosen = [best_mask(row, has_box=has_box, point_masks=point_masks) for row in scores]
+        return np.asarray(every[np.arange(len(every)), chosen])
+
+
+class ArtifactSubject:
+    """One artefact of a built package, through its runtime on this machine's processor.
+
+    Raises:
+        As :class:`ArtifactPredictor`.
+    """
+
+    def __init__(self, package: Path, artifact_id: str, *, threads: int | None = None) -> None:
+        self.name = artifact_id
+        self.predictor = ArtifactPredictor(package, artifact_id, threads=threads)
+        self.transform = self.predictor.transform
+        artifact, manifest = self.predictor.artifact, self.predictor.manifest
+        self.identity = {
+            "artifact": artifact_id,
+            "encoder_sha256": artifact.encoder.file.sha256,
+            "decoder_sha256": artifact.decoder.file.sha256,
+            "weights": manifest.weights.name,
+            "sha256": manifest.weights.sha256,
+            "upsample": manifest.upsample,
+            "input_size": manifest.picture.size,
+        }
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        self.predictor.set_image(image)
+
+    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> NDArray[np.float32]:
+        side = self.predictor.manifest.mask.low_resolution
+        answers = np.empty((len(prompts), side, side), np.float32)
+        for number, prompt in enumerate(prompts):
+            points, labels = (prompt.points, prompt.labels) if prompt.labels else (None, None)
+            decoded = self.predictor.decode(self.predictor.prompt(points, labels, prompt.box))
+            answers[number] = decoded.best_mask if best else decoded.masks[0]
+        return answers
+
+
+def _alike(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+    """Numbers of prompts with equally many points, in chunks: padding with no-points would change the masks."""
+    kinds: dict[tuple[bool, int], list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        kinds.setdefault((prompt.box is not None, len(prompt.labels)), []).append(number)
+    for numbers in kinds.values():
+        yield from (numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK))

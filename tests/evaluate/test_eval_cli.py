@@ -1,0 +1,143 @@
+"""``eval`` from the command line: results, going on after an interrupt, and refusals in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import call, entries, refusal
+from data_sets import annotation, coco, jpeg
+from package_copies import copy_package
+
+from edgesam_mobile.model.standin import write_standin
+
+GENERATED = ("--data", "generated:2", "--input-size", "256", "--prompts", "box", "--refine", "1", "--offline")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_standin("edge-sam-tiny", tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return coco(tmp_path / "set", [annotation(1, 1, (8, 8, 10, 40)), annotation(2, 2, (20, 20, 40, 40))])
+
+
+def test_the_result_is_a_table_a_file_and_one_json_object(tiny: Path, tmp_path: Path) -> None:
+    output, worst = tmp_path / "eval.json", tmp_path / "worst"
+    told = call("eval", "--weights", tiny, *GENERATED, "-o", output, "--overlays", worst)
+    assert told.exit_code == 0, told.output
+    assert "untrained stand-in weights" in told.stderr
+    assert "[2/2] generated-0-000001.png" in told.stderr
+    data: dict[str, Any] = json.loads(output.read_text())
+    assert (data["schema"], data["data"], data["protocol"]["mask"]) == (
+        "edgesam.eval/1",
+        "generated:2",
+        "first mask token",
+    )
+    (entry,) = data["entries"]
+    assert (entry["pictures"], entry["executed"], entry["ap"], list(entry["results"])) == (
+        2,
+        True,
+        None,
+        ["box", "box+1"],
+    )
+    assert entry["objects"] == entry["results"]["box"]["objects"] == sum(entry["sizes"].values()) > 0
+    assert f"{100 * entry['results']['box']['miou']:.1f}" in told.stdout
+    assert f"{entry['objects']} objects" in told.stdout
+    assert len(list(worst.iterdir())) == len(entry["overlays"]) == min(12, entry["objects"])
+    assert entries(tmp_path) == sorted(["eval.json", "worst", *(f"worst/{Path(p).name}" for p in entry["overlays"])])
+    again = call("eval", "--weights", tiny, *GENERATED, "--json")
+    assert json.loads(again.stdout)["entries"][0]["results"] == entry["results"]
+    bare = call("eval", "--weights", tiny, *GENERATED, "--quiet")
+    assert bare.stdout == f"pytorch {100 * entry['results']['box']['miou']:.1f}\n"
+
+
+def test_an_interrupted_run_goes_on_and_another_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "eval.json"
+    words = ("eval", "--weights", tiny, *GENERATED, "-o", output)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgesam_mobile.evaluate.accuracy._line", lambda record, settings: 1 / 0)
+        assert call(*words).exit_code == 1
+    assert entries(tmp_path) == ["eval.json.pytorch.jsonl"]
+    told = refusal(call(*words, "--seed", "1"), 12)
+    assert "was left by another evaluation: settings differ" in told
+    going_on = call(*words)
+    assert "going on after 1 pictures" in going_on.stderr
+    assert going_on.exit_code == 0
+    assert entries(tmp_path) == ["eval.json"]
+
+
+def test_ap_of_boxes_is_added(tiny: Path, folder: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [8, 8, 10, 40], "score": 0.5}]))
+    words = ("eval", "--weights", tiny, "--data", f"coco:{folder}", "--input-size", "256", "--prompts", "box")
+    told = call(*words, "--refine", "0", "--boxes", boxes, "--json")
+    data = json.loads(told.stdout)
+    assert data["protocol"]["ap"] == "COCO's, by pycocotools' COCOeval"
+    assert 0 <= data["entries"][0]["ap"]["ap"] <= 51 / 101
+    assert "mask AP" in call(*words, "--refine", "0", "--boxes", boxes).stdout
+    assert "--boxes does not go with generated:2" in refusal(
+        call("eval", "--weights", tiny, *GENERATED, "--boxes", boxes), 2
+    )
+    boxes.write_text("[]")
+    assert "no list of detections" in refusal(call(*words, "--boxes", boxes), 8)
+
+
+def test_damaged_pictures_are_left_out_and_named(tiny: Path, folder: Path) -> None:
+    (folder / "images" / "0001.jpg").write_bytes(jpeg()[:300])
+    words = ("eval", "--weights", tiny, "--data", f"coco:{folder}", "--input-size", "256", "--refine", "0")
+    told = call(*words, "--json")
+    assert told.exit_code == 0
+    assert "warning: 0001.jpg left out: not a picture that can be read" in told.stderr
+    assert json.loads(told.stdout)["entries"][0]["corrupt"][0]["picture"] == "0001.jpg"
+    (folder / "images" / "0001.jpg").unlink()
+    assert "0001.jpg of 2 pictures not in" in refusal(call(*words), 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "told"),
+    [
+        (("--data", "generated:2"), 2, "a package or --weights"),
+        (("out", "--weights", "mobile-sam", "--data", "generated:2"), 2, "a package or --weights"),
+        (("out", "--input-size", "512", "--data", "generated:2"), 2, "go with --weights"),
+        (("--weights", "mobile-sam", "--data", "generate:2"), 2, "did you mean generated:N"),
+        (("--weights", "mobile-sam", "--data", "coco:absent"), 8, "no such file: absent"),
+        (("--weights", "mobile-sam", "--data", "generated:2", "--prompts", "box,middle"), 2, "'middle'"),
+        (("--weights", "mobile-sam", "--data", "generated:2", "--mask", "worst"), 2, "first or best"),
+        (("--weights", "mobile-sam", "--data", "generated:2", "--device", "tpu"), 2, "no device 'tpu'"),
+        (("--weights", "absent.pt", "--data", "generated:2"), 9, "absent.pt"),
+        (("absent", "--data", "generated:2"), 11, "absent"),
+        (("--weights", "mobile-sam", "--data", "generated:2", "--overlays", "file"), 2, "no folder"),
+    ],
+)
+def test_bad_calls_are_refused_in_one_line(
+    words: tuple[str, ...], exit_code: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert told in refusal(call("eval", *words), exit_code)
+    assert entries(tmp_path) == ["file"]
+
+
+@pytest.mark.slow
+def test_artefacts_score_as_pytorch_does_and_core_ml_is_not_executed(
+    edge_sam_package: Path, standin_file: Path, tmp_path: Path
+) -> None:
+    package = copy_package(edge_sam_package, tmp_path / "package", "onnx-fp32", "coreml-fp16")
+    words = ("--data", "generated:1", "--prompts", "box,centre", "--refine", "1", "--mask", "best", "--json")
+    artifact, idle = json.loads(call("eval", package, *words).stdout)["entries"]
+    (reference,) = json.loads(call("eval", "--weights", standin_file, *words).stdout)["entries"]
+    assert (idle["subject"], idle["executed"]) == ("coreml-fp16", False)
+    assert "results" not in idle
+    for label, mean in artifact["results"].items():
+        # The artefact's up-sampling is bilinear, PyTorch's bicubic.
+        assert mean["miou"] == pytest.approx(reference["results"][label]["miou"], abs=0.05)
+    only = copy_package(package, tmp_path / "apple", "coreml-fp16")
+    told = call("eval", only, *words[:-1], "--quiet")
+    assert (told.stdout, told.exit_code) == ("not executed\n", 0)
