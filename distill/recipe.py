@@ -28,6 +28,8 @@ class ModelRecipe:
         architecture: a name of the architecture registry.
         init: checkpoint of a whole model, or of parts, to start from; empty = a random encoder.
         decoder_init: where prompt encoder and mask decoder come from: ``"teacher"`` or ``"init"``.
+        neck_init: ``"teacher"`` starts the neck's last three layers from the teacher's, which have the same shapes in
+            every SAM: embeddings have their scale and channels from the first step. ``"random"``, as published.
         image_size: side of the square input in pixels.
         upsample: interpolation inside the encoder; ``"bicubic"`` is the published one, ``"bilinear"`` what
             exported models compute.
@@ -36,6 +38,7 @@ class ModelRecipe:
     architecture: str = "edge-sam"
     init: str = ""
     decoder_init: Literal["teacher", "init"] = "teacher"
+    neck_init: Literal["random", "teacher"] = "random"
     image_size: int = 512
     upsample: Literal["bilinear", "bicubic"] = "bilinear"
 

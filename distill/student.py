@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from distill.recipe import ModelRecipe, Recipe
 from edgesam_mobile.errors import UsageError
-from edgesam_mobile.model.load import load_strictly
+from edgesam_mobile.model.load import load_strictly, read_weights
 from edgesam_mobile.model.proposals import PREFIX as PROPOSALS
 from edgesam_mobile.model.registry import architecture, build_model
 from edgesam_mobile.model.sam import Provenance, Sam
 from edgesam_mobile.weights.checkpoint import PARTS, Checkpoint, Metadata, read_checkpoint, write_checkpoint
 
+_NECK = PARTS["encoder"] + "neck."
 
-def build_student(recipe: ModelRecipe, teacher: Sam | None) -> tuple[Sam, Checkpoint | None]:
+
+def build_student(
+    recipe: ModelRecipe, teacher: Sam | None, teacher_weights: str = ""
+) -> tuple[Sam, Checkpoint | None]:
     """A student with its starting weights, and the checkpoint of ``model.init`` that some of them come from.
 
     What does not come from a checkpoint is random, from torch's global generator.
 
     Args:
         teacher: gives prompt encoder and mask decoder where the recipe says so.
+        teacher_weights: its name or file; gives the neck, which a teacher with a cache has not kept.
 
     Raises:
         UsageError: unknown architecture, input size or up-sampling, or ``model.init`` lacks what is asked of it.
@@ -33,6 +39,9 @@ def build_student(recipe: ModelRecipe, teacher: Sam | None) -> tuple[Sam, Checkp
         image_size=recipe.image_size,
     )
     own = model.state_dict()
+    if recipe.neck_init == "teacher":
+        given = read_weights(teacher_weights)[1].state
+        own |= {key: given[key] for key in own if key.startswith(_NECK) and _same_shape(own, given, key)}
     init = read_checkpoint(Path(recipe.init)) if recipe.init else None
     wanted = ["encoder"]
     if recipe.decoder_init == "teacher":
@@ -84,6 +93,10 @@ def write_student(
         image_size=recipe.model.image_size,
     )
     return write_checkpoint(path, weights, metadata)
+
+
+def _same_shape(own: Mapping[str, Tensor], given: Mapping[str, Tensor], key: str) -> bool:
+    return key in given and given[key].shape == own[key].shape
 
 
 def _upsamples(name: str) -> bool:

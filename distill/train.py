@@ -49,7 +49,7 @@ def train(recipe: Recipe, output: Path, *, report: Callable[[str], None] = lambd
         torch.backends.cudnn.benchmark = world.device.type == "cuda"
         clock = Stopwatch()
         teacher = _teacher(recipe, world, clock)
-        model, init = build_student(recipe.model, teacher.model if teacher else None)
+        model, init = build_student(recipe.model, teacher.model if teacher else None, recipe.teacher.weights)
         stage = _stage(recipe, model, teacher).to(world.device)
         origin = teacher.model.provenance if teacher else None
         bound = {"teacher": origin and origin.weights_sha256, "model.init": init and init.sha256}

@@ -38,6 +38,9 @@ def build(
     mask_input: Annotated[bool, typer.Option("--mask-input", help="Let the decoder take a mask prompt.")] = False,
     score: Annotated[str | None, typer.Option(help="iou or stability; what suits the model by default.")] = None,
     image_dtype: Annotated[str, typer.Option(help="TFLite pictures as float32 or uint8, 0..255.")] = "float32",
+    proposals: Annotated[
+        Path | None, typer.Option(help="A proposal head trained on these weights: adds the third graph.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
     """Turn weights into Core ML, ExecuTorch, TFLite and ONNX artefacts with a manifest and a model card.
@@ -47,6 +50,7 @@ def build(
     from edgesam_mobile.deploy.build import build as build_package
     from edgesam_mobile.deploy.formats import TARGETS
     from edgesam_mobile.deploy.options import BuildOptions
+    from edgesam_mobile.deploy.stages import parts
 
     options = BuildOptions(
         weights=weights or model or "mobile-sam",
@@ -59,24 +63,25 @@ def build(
         mask_input=mask_input,
         score=score,
         image_dtype=image_dtype,
+        proposals=proposals,
         offline=offline,
     )
-    with out.progress("building", 2 * len(options.chosen())) as report:
+    with out.progress("building", len(parts(options)) * len(options.chosen())) as report:
         result = build_package(options, output, report=report)
     manifest = result.manifest
     flag_weights(manifest.weights.commercial_use, manifest.weights.licence, manifest.weights.trained)
 
     def human() -> None:
-        columns = ("artefact", "for", "encoder MB", "decoder MB", "operation types")
+        roles = [f"{role} MB" for role in manifest.artifacts[0].graphs()]
+        columns = ("artefact", "for", *roles, "operation types")
         out.table(
             columns,
             [
                 (
                     a.id,
                     ", ".join(a.targets),
-                    f"{a.encoder.file.bytes / 1e6:.1f}",
-                    f"{a.decoder.file.bytes / 1e6:.1f}",
-                    len(a.encoder.op_types.keys() | a.decoder.op_types.keys()),
+                    *(f"{graph.file.bytes / 1e6:.1f}" for graph in a.graphs().values()),
+                    len({kind for graph in a.graphs().values() for kind in graph.op_types}),
                 )
                 for a in manifest.artifacts
             ],

@@ -18,7 +18,7 @@ from edgesam_mobile.errors import UsageError
 from edgesam_mobile.files import atomic_file, sha256_of
 
 if TYPE_CHECKING:
-    from edgesam_mobile.evaluate.accuracy import Report, Settings
+    from edgesam_mobile.evaluate.accuracy import Settings
     from edgesam_mobile.evaluate.average_precision import Detections
     from edgesam_mobile.evaluate.data.samples import Source
     from edgesam_mobile.evaluate.subjects import Subject
@@ -79,7 +79,7 @@ def evaluate(
 
     Of a package, every artefact that this machine can run is evaluated; Core ML artefacts are not executed.
     """
-    from edgesam_mobile.evaluate.accuracy import Settings, pictures_of
+    from edgesam_mobile.evaluate.accuracy import Settings
     from edgesam_mobile.evaluate.data.open import open_source
 
     if (package is None) == (weights is None):
@@ -96,11 +96,7 @@ def evaluate(
     else:
         assert weights is not None
         subjects, idle = iter([_pytorch(weights, input_size, device, offline)]), []
-    total = pictures_of(source, settings)
-    entries = []
-    for subject in subjects:
-        with out.progress(f"evaluating {subject.name}", total) as report:
-            entries.append(_evaluate(subject, task, report))
+    entries = [_evaluate(subject, task) for subject in subjects]
     entries += [{"subject": name, "executed": False, "note": note} for name, note in idle]
     _tell(entries, task)
 
@@ -145,11 +141,12 @@ def _read_boxes(path: Path | None, source: Source) -> tuple[dict[int, Detections
     return dict(read_detections(path, source.annotations)), sha256_of(path)
 
 
-def _evaluate(subject: Subject, task: _Task, report: Report) -> dict[str, Any]:
+def _evaluate(subject: Subject, task: _Task) -> dict[str, Any]:
     """One subject's part of the result; finished pictures are noted beside the output until the end."""
     from dataclasses import asdict
 
     from edgesam_mobile.evaluate.accuracy import evaluate as evaluate_subject
+    from edgesam_mobile.evaluate.accuracy import pictures_of
     from edgesam_mobile.evaluate.average_precision import average_precision
     from edgesam_mobile.evaluate.data.coco import CocoSource
     from edgesam_mobile.evaluate.journal import Journal
@@ -172,9 +169,11 @@ def _evaluate(subject: Subject, task: _Task, report: Report) -> dict[str, Any]:
     with journal or nullcontext():
         if journal and journal.finished:
             out.note(f"going on after {len(journal.finished)} pictures of {journal.path}")
-        result = evaluate_subject(
-            subject, task.source, task.settings, boxes=task.boxes, journal=journal, report=report
-        )
+        left = set(range(pictures_of(task.source, task.settings))) - set(journal.finished if journal else ())
+        with out.progress(f"evaluating {subject.name}", len(left)) as report:
+            result = evaluate_subject(
+                subject, task.source, task.settings, boxes=task.boxes, journal=journal, report=report
+            )
     precision = None
     if task.boxes is not None and listed is not None:
         precision = average_precision(listed, result.detections, result.picture_ids)
@@ -223,8 +222,8 @@ def _tell(entries: list[dict[str, Any]], task: _Task) -> None:
             out.say(f"{entry['objects']} objects ({sizes}) on {entry['pictures']} pictures of {task.source.spec}")
             for skipped in entry["skipped"][:_NAMED]:
                 out.say(f"left out: object {skipped['object']} of {skipped['picture']}: {skipped['reason']}")
-            if more := len(entry["skipped"]) - _NAMED:
-                out.say(f"left out: {more} more objects, named in the JSON" if more > 0 else "")
+            if (more := len(entry["skipped"]) - _NAMED) > 0:
+                out.say(f"left out: {more} more objects, named in the JSON")
         out.say("; ".join(f"{name}: {said}" for name, said in protocol.items()))
         if task.output is not None:
             out.say(f"wrote {task.output}")

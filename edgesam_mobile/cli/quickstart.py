@@ -92,7 +92,7 @@ def _rows(artifacts: list[Artifact], verified: Verification, timed: dict[str, Ca
         row = {
             "artefact": artifact.id,
             "for": ", ".join(artifact.targets),
-            "bytes": artifact.encoder.file.bytes + artifact.decoder.file.bytes,
+            "bytes": sum(graph.file.bytes for graph in artifact.graphs().values()),
             "mask_iou": check.mask_iou_mean,
             "worst_mask_iou": check.mask_iou_min,
             "executed": check.executed,

@@ -123,11 +123,14 @@ def convert_(
         str | None,
         typer.Option("--architecture", help="Where the checkpoint does not tell, as a decoder alone."),
     ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Round to half precision: half the size.")] = False,
 ) -> None:
-    """Convert, split or join checkpoints, bit for bit; every key and shape is checked."""
+    """Convert, split or join checkpoints, bit for bit unless halved; every key and shape is checked."""
     from edgesam_mobile.model import state_layout
 
-    written = convert(source, output, layout=state_layout, part=part, join=join or (), architecture=architecture)
+    written = convert(
+        source, output, layout=state_layout, part=part, join=join or (), architecture=architecture, half=half
+    )
     data = {"path": output, "size": output.stat().st_size, **_checkpoint_data(written)}
     if not written.metadata.trained:
         out.warn(_UNTRAINED)

@@ -15,10 +15,11 @@ from pathlib import Path
 from edgesam_mobile.deploy import cache
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.options import BuildOptions
-from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE, PARTS, Report, Stage, common_key, export_missing, plan
+from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE, Report, Stage, common_key, export_missing, parts, plan
 from edgesam_mobile.errors import StorageError, UsageError
-from edgesam_mobile.files import atomic_folder, storage_errors
+from edgesam_mobile.files import atomic_folder, sha256_of, storage_errors
 from edgesam_mobile.model.load import read_weights
+from edgesam_mobile.model.prior import PriorRule
 from edgesam_mobile.model.registry import Architecture, architecture
 from edgesam_mobile.model.sam import MASK_THRESHOLD, PIXEL_MEAN, Provenance
 from edgesam_mobile.package.card import model_card
@@ -30,6 +31,7 @@ from edgesam_mobile.package.manifest import (
     Manifest,
     Mask,
     Picture,
+    Prior,
     Prompt,
     Weights,
     record_file,
@@ -99,7 +101,7 @@ def _assemble(
     for name, precisions in chosen.items():
         form = FORMATS[name]
         for precision in precisions:
-            records = {part: _place(folder, by_name[name, part], precision) for part in PARTS}
+            records = {part: _place(folder, by_name[name, part], precision) for part in parts(options)}
             artifacts.append(
                 Artifact(
                     id=f"{name}-{precision}",
@@ -125,6 +127,7 @@ def _assemble(
             score=options.score or spec.score,  # type: ignore[arg-type]
             point_masks=spec.point_masks,  # type: ignore[arg-type]
         ),
+        prior=_prior(options),
         artifacts=artifacts,
         tools={"python": sys.version.split()[0], **cache.tool_versions(packages)},
         git=_git_state(),
@@ -190,6 +193,13 @@ def _check_fit(spec: Architecture, options: BuildOptions) -> None:
         raise UsageError(
             f"{spec.name} does not take {options.input_size}-pixel inputs", hint=f"choose one of {sizes}"
         )
+
+
+def _prior(options: BuildOptions) -> Prior | None:
+    if options.proposals is None:
+        return None
+    rule = PriorRule()
+    return Prior(sha256=sha256_of(options.proposals), neighbours=rule.neighbours, confidence=rule.confidence)
 
 
 def _git_state() -> Git | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgesam_mobile.deploy.formats import FORMATS, TARGETS
 from edgesam_mobile.errors import UsageError
@@ -22,6 +23,7 @@ class BuildOptions:
         prompts: prompts answered per call; 1 to 64.
         score: ``iou``, ``stability``, or ``None`` for what suits the architecture.
         image_dtype: pictures of TFLite encoders, ``float32`` or ``uint8``.
+        proposals: checkpoint of a proposal head trained on these weights: adds the third graph; ``None``: no prior.
     """
 
     weights: str
@@ -34,6 +36,7 @@ class BuildOptions:
     mask_input: bool = False
     score: str | None = None
     image_dtype: str = "float32"
+    proposals: Path | None = None
     offline: bool = False
 
     def __post_init__(self) -> None:

@@ -23,9 +23,15 @@ from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError
 from edgesam_mobile.files import storage_errors
 from edgesam_mobile.model.registry import Architecture
 from edgesam_mobile.model.sam import Provenance
+from edgesam_mobile.weights.checkpoint import read_checkpoint
 
 _LAST_LINES = 200  # of what an exporter says, to find the reason of a failure in
 PARTS = ("encoder", "decoder")
+_USED = {
+    "encoder": ("image_dtype",),
+    "decoder": ("slots", "prompts", "mask_input", "score"),
+    "proposals": ("image_dtype", "proposals_sha256"),
+}
 EXPORTED_UPSAMPLE: Literal["bilinear"] = (
     "bilinear"  # Core ML has no bicubic interpolation, and elsewhere it is several times slower
 )
@@ -52,7 +58,12 @@ def plan(options: BuildOptions, provenance: Provenance, spec: Architecture) -> l
     """Every export that the options ask for."""
     common = common_key(provenance, spec, options)
     chosen = options.chosen().items()
-    return [_stage(FORMATS[name], part, precisions, common) for name, precisions in chosen for part in PARTS]
+    return [_stage(FORMATS[name], part, precisions, common) for name, precisions in chosen for part in parts(options)]
+
+
+def parts(options: BuildOptions) -> tuple[str, ...]:
+    """The graphs that every artefact has."""
+    return (*PARTS, "proposals") if options.proposals else PARTS
 
 
 def common_key(provenance: Provenance, spec: Architecture, options: BuildOptions) -> dict[str, Any]:
@@ -67,14 +78,15 @@ def common_key(provenance: Provenance, spec: Architecture, options: BuildOptions
             "mask_input": options.mask_input,
             "score": options.score or spec.score,
             "image_dtype": options.image_dtype,
+            "proposals": options.proposals and str(options.proposals.resolve()),
+            "proposals_sha256": options.proposals and read_checkpoint(options.proposals).sha256,
         },
     }
 
 
 def _stage(form: Format, part: str, precisions: tuple[str, ...], common: dict[str, Any]) -> Stage:
     relevant = dict(common)
-    used = ("image_dtype",) if part == "encoder" else ("slots", "prompts", "mask_input", "score")
-    relevant["options"] = {name: common["options"][name] for name in used}
+    relevant["options"] = {name: common["options"][name] for name in _USED[part]}
     identity = {**relevant, "format": form.name, "part": part}
     keys = {p: cache.stage_key({**identity, "precision": p}, form.packages) for p in precisions}
     return Stage(form, part, keys)

@@ -21,8 +21,10 @@ from edgesam_mobile.deploy.decoder import decoder_graph
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.deploy.proposals import proposals_graph
 from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.model.load import load_model
+from edgesam_mobile.model.proposals import read_proposals
 from edgesam_mobile.process import private_stdout
 
 
@@ -54,11 +56,14 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
 
 
 def build_graph(model: Any, part: str, options: dict[str, Any], format_name: str) -> Graph:
-    """The encoder or decoder in the form that a format wants."""
+    """One of the graphs in the form that a format wants."""
     form = FORMATS[format_name]
+    dtype = options["image_dtype"] if form.channels_last else "float32"
     if part == "encoder":
-        dtype = options["image_dtype"] if form.channels_last else "float32"
         return encoder_graph(model, channels_last=form.channels_last, image_dtype=dtype)
+    if part == "proposals":
+        head = read_proposals(Path(options["proposals"]), model)
+        return proposals_graph(model, head, channels_last=form.channels_last, image_dtype=dtype)
     return decoder_graph(
         model,
         slots=options["slots"],

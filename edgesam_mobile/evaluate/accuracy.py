@@ -159,7 +159,7 @@ def evaluate(
     Args:
         boxes: a detector's, by picture id; see :mod:`edgesam_mobile.evaluate.average_precision`.
         journal: notes finished pictures; those it holds are not evaluated again.
-        report: told of each picture.
+        report: told of each picture that is evaluated now.
 
     Raises:
         PictureError: not one picture could be read, or there is no object to evaluate.
@@ -172,8 +172,8 @@ def evaluate(
             record = _picture(subject, source, index, settings, boxes)
             if journal and "corrupt" not in record:  # damaged files get repaired
                 journal.add(record)
+            report(_line(record, settings))
         _take(result, record)
-        report(_line(record, settings))
     if not result.pictures:
         name, reason = result.corrupt[0]
         raise PictureError(

@@ -29,17 +29,20 @@ def write_worst(subject: Subject, source: Source, result: Evaluation, folder: Pa
     """
     kind, best = result.settings.prompts[0], result.settings.mask == "best"
     worst = sorted(result.records, key=lambda record: (record["iou"][0], record["id"]))[:MOST]
-    written = []
-    for record in worst:
-        sample = source[record["index"]]
-        image = sample.picture()
+    written = {}
+    current = None
+    for record in sorted(worst, key=lambda record: int(record["index"])):
+        if record["index"] != current:
+            current = record["index"]
+            sample = source[current]
+            image = sample.picture()
+            subject.set_image(image)
         target = next(t for t in usable_objects(sample, image.shape[:2])[0] if t.instance.identifier == record["id"])
         truth = target.instance.mask(image.shape[:2])
         prompt = first_prompt(kind, target, truth)
-        subject.set_image(image)
         mask = enlarge(subject, subject.answer([prompt], best=best)[0], truth.shape)
         pair = [overlay(image, each, prompt.points, prompt.labels, prompt.box) for each in (truth, mask)]
         name = f"{subject.name}-{record['iou'][0]:.3f}-{Path(record['name']).stem}-{record['id']}.png"
         write_png(folder / name, np.concatenate(pair, axis=1))
-        written.append(folder / name)
-    return written
+        written[record["id"]] = folder / name
+    return [written[record["id"]] for record in worst]

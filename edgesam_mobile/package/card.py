@@ -24,6 +24,7 @@ def model_card(manifest: Manifest) -> str:
         _picture(manifest),
         _prompts(manifest),
         _outputs(manifest),
+        *_prior(manifest),
         _artefacts(manifest),
         _tensors(manifest),
         _provenance(manifest),
@@ -115,6 +116,18 @@ def _outputs(manifest: Manifest) -> str:
     return "## Outputs\n\n" + _table(("what", "rule"), rows)
 
 
+def _prior(manifest: Manifest) -> list[str]:
+    if manifest.prior is None:
+        return []
+    prior = manifest.prior
+    text = (
+        "The proposals graph gives the encoder's embedding and with it scored boxes: load it instead of the encoder "
+        f"where a point should mean a whole object. {prior.rule[0].upper()}{prior.rule[1:]} (`confidence` "
+        f"{prior.confidence:g}, `neighbours` {prior.neighbours})."
+    )
+    return [f"## Granularity prior\n\n{text}"]
+
+
 def _artefacts(manifest: Manifest) -> str:
     columns = ("id", "graph", "format", "precision", "targets", "minimum OS", "file", "MB", "sha256")
     rows = [
@@ -130,7 +143,7 @@ def _artefacts(manifest: Manifest) -> str:
             f"`{graph.file.sha256[:12]}`",
         )
         for artifact in manifest.artifacts
-        for role, graph in (("encoder", artifact.encoder), ("decoder", artifact.decoder))
+        for role, graph in artifact.graphs().items()
     ]
     return "## Artefacts\n\n" + _table(columns, rows)
 
@@ -139,14 +152,14 @@ def _tensors(manifest: Manifest) -> str:
     """One table for each distinct signature: most formats share theirs."""
     users: dict[str, list[str]] = {}
     for artifact in manifest.artifacts:
-        for role, graph in (("Encoder", artifact.encoder), ("Decoder", artifact.decoder)):
+        for role, graph in artifact.graphs().items():
             rows = [*_tensor_rows("in", graph.inputs), *_tensor_rows("out", graph.outputs)]
             table = _table(("", "name", "shape", "type", "layout", "meaning"), rows)
             users.setdefault(f"{role}\n{table}", []).append(f"`{artifact.id}`")
     parts = ["## Tensors"]
     for signature, ids in users.items():
         role, table = signature.split("\n", 1)
-        parts += [f"### {role} of {', '.join(ids)}", table]
+        parts += [f"### {role.capitalize()} of {', '.join(ids)}", table]
     return "\n\n".join(parts)
 
 

@@ -75,7 +75,11 @@ class GraphRecord(_Part):
 
 
 class Artifact(_Part):
-    """An encoder and a decoder in one format and precision."""
+    """An encoder and a decoder in one format and precision.
+
+    Attributes:
+        proposals: encoder and proposal head in one, to load instead of the encoder for a box at every point.
+    """
 
     id: Identifier
     format: Identifier
@@ -84,6 +88,12 @@ class Artifact(_Part):
     minimum_os: str | None = None
     encoder: GraphRecord
     decoder: GraphRecord
+    proposals: GraphRecord | None = None
+
+    def graphs(self) -> dict[str, GraphRecord]:
+        """Its graphs by role, in order."""
+        every = {"encoder": self.encoder, "decoder": self.decoder, "proposals": self.proposals}
+        return {role: graph for role, graph in every.items() if graph is not None}
 
 
 class Weights(_Part):
@@ -141,6 +151,19 @@ class Mask(_Part):
     best: str = "mask 0 if there is a box, else the best-scored of the last `point_masks`"
 
 
+class Prior(_Part):
+    """How the proposals graph's outputs become a box for a point (arXiv 2312.06660, granularity prior)."""
+
+    sha256: Sha256
+    neighbours: Positive
+    confidence: float
+    rule: str = (
+        "of the boxes whose score is at least `confidence`, take the `neighbours` whose centres are nearest to the "
+        "point, average their corners with the scores as weights, and prompt with this box and the point; where "
+        "there is no such box, with the point alone"
+    )
+
+
 class Git(_Part):
     """State of the project's checkout at build time; absent where it was installed as a package."""
 
@@ -165,6 +188,7 @@ class Manifest(_Part):
     picture: Picture
     prompt: Prompt
     mask: Mask
+    prior: Prior | None = None
     artifacts: list[Artifact] = Field(min_length=1)
     tools: dict[str, str]
     git: Git | None = None
@@ -184,7 +208,7 @@ class Manifest(_Part):
 
     def files(self) -> list[FileRecord]:
         """Every artefact file, in order."""
-        return [graph.file for a in self.artifacts for graph in (a.encoder, a.decoder)]
+        return [graph.file for a in self.artifacts for graph in a.graphs().values()]
 
 
 def read_manifest(package: Path) -> Manifest:

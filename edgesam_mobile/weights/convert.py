@@ -36,8 +36,9 @@ def convert(
     part: str | None = None,
     join: Sequence[Path] = (),
     architecture: str | None = None,
+    half: bool = False,
 ) -> Checkpoint:
-    """Write the tensors of ``source``, joined with those of other files, to ``target``, bit for bit.
+    """Write the tensors of ``source``, joined with those of other files, to ``target``, bit for bit unless halved.
 
     Encoder weights out of a training run, whose keys lack ``image_encoder.``, get that prefix. Every key and
     shape among the parts that are written is checked.
@@ -48,6 +49,7 @@ def convert(
         part: keep only this part of :data:`PARTS`, or several with ``+`` between them.
         join: checkpoints that hold other parts.
         architecture: overrides what the checkpoints say or show; needed for a decoder alone.
+        half: round to half precision, for a file of half the size.
 
     Returns:
         What was written; its ``sha256`` is the target's.
@@ -55,7 +57,7 @@ def convert(
     Raises:
         UsageError: ``part`` or the target's suffix is unknown, or the architecture cannot be told.
         WeightsError: a file is unreadable, two differ in a tensor they share, the part is not there, or
-            tensors are missing, unexpected or mis-shaped.
+            tensors are missing, unexpected or mis-shaped, or too large for half precision.
         StorageError: the target cannot be written.
     """
     wanted = _wanted_parts(part)
@@ -75,9 +77,20 @@ def convert(
             raise WeightsError(f"{source} holds no {' and no '.join(absent)}", hint="--join a file that does")
         state = {key: tensor for key, tensor in state.items() if _part_of(key) in wanted}
     _check(state, layout(architecture), architecture)
+    if half:
+        state = {key: _halved(tensor, key, source) for key, tensor in state.items()}
     metadata = replace(metadata, architecture=architecture, parts=parts_of(state))
     write_checkpoint(target, state, metadata)
     return Checkpoint(state, metadata, sha256_of(target))
+
+
+def _halved(tensor: Tensor, key: str, source: Path) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    halved = tensor.half()
+    if not bool(halved.isfinite().all()):
+        raise WeightsError(f"{source}: {key} holds numbers beyond half precision's 65504", hint="keep it in float32")
+    return halved
 
 
 def _wanted_parts(part: str | None) -> tuple[str, ...] | None:
@@ -122,6 +135,7 @@ def _merged(said: Sequence[Metadata]) -> Metadata:
         commercial_use=False if False in allowed else None if None in allowed else True,
         provenance="; ".join(dict.fromkeys(origins)) or None,
         trained=all(one.trained for one in said),
+        image_size=kind.image_size,
     )
 
 

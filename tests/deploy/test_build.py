@@ -19,9 +19,12 @@ from edgesam_mobile.evaluate.metrics import cosine, mask_iou, max_abs_error
 from edgesam_mobile.files import sha256_of, size_of
 from edgesam_mobile.model.load import load_model
 from edgesam_mobile.model.predictor import SamPredictor
+from edgesam_mobile.model.proposals import ProposalHead, Stages, write_proposals
+from edgesam_mobile.model.standin import write_standin
 from edgesam_mobile.package.card import model_card
 from edgesam_mobile.package.manifest import GraphRecord, Manifest, check_file, read_manifest
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
+from edgesam_mobile.weights.checkpoint import Metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"mobile-sam": "mobile_sam_package", "edge-sam": "edge_sam_package"}
@@ -240,3 +243,21 @@ def test_a_build_for_one_target_and_precision_makes_just_these(standin_file: Pat
         "coreml-fp16", "executorch-coreml-fp16", "manifest.json", "MODEL_CARD.md"
     }  # fmt: skip
     assert entries(tmp_path)[0] == "p"
+
+
+@pytest.mark.slow
+def test_a_proposal_head_adds_a_third_graph(tmp_path: Path) -> None:
+    weights = write_standin("edge-sam-tiny", tmp_path / "tiny.safetensors", image_size=256)
+    model = load_model(weights)
+    metadata = Metadata(architecture="edge-sam-tiny", licence="Apache-2.0", commercial_use=True)
+    head = write_proposals(tmp_path / "head.safetensors", ProposalHead(Stages(model).widths), metadata)
+    options = ("--weights", weights, "--proposals", head, "--target", "host")
+    told = call("build", *options, "-o", tmp_path / "p")
+    assert told.exit_code == 0, told.output
+    assert "proposals MB" in told.stdout
+    manifest = read_manifest(tmp_path / "p")
+    assert manifest.prior is not None and manifest.prior.sha256 == sha256_of(head)
+    (artefact,) = manifest.artifacts
+    assert list(artefact.graphs()) == ["encoder", "decoder", "proposals"]
+    assert (tmp_path / "p" / artefact.graphs()["proposals"].file.path).is_file()
+    assert "Granularity prior" in (tmp_path / "p" / "MODEL_CARD.md").read_text()

@@ -117,7 +117,9 @@ def test_an_exported_graph_answers_as_pytorch_does(tiny: Sam, head: ProposalHead
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # coremltools leaves that to the collector
+@pytest.mark.filterwarnings(
+    "ignore:Implicitly cleaning up:ResourceWarning"
+)  # coremltools leaves that to the collector
 def test_the_graph_converts_to_core_ml(tiny: Sam, head: ProposalHead, tmp_path: Path) -> None:
     record, _ = exported(proposals_graph(tiny, head), "coreml", tmp_path)
     assert [kind for kind in record.op_types if rejected(kind)] == []

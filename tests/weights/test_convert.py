@@ -27,6 +27,7 @@ KNOWN = Metadata(
     licence="Apache-2.0",
     commercial_use=True,
     provenance="trained here",
+    image_size=512,
 )
 
 
@@ -127,6 +128,7 @@ def test_a_joined_file_carries_every_licence_and_its_encoder_s_kind(tmp_path: Pa
         commercial_use=False,
         provenance="elsewhere; trained here",
         trained=False,
+        image_size=512,
         parts=("encoder", "prompt", "decoder"),
     )
 
@@ -203,3 +205,18 @@ def assert_same(read: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> No
     for key, tensor in written.items():
         assert read[key].dtype == tensor.dtype
         assert torch.equal(read[key], tensor)
+
+
+def test_halved_weights_are_rounded_and_counters_kept(tmp_path: Path, whole: Path, state: dict[str, Tensor]) -> None:
+    written = convert(whole, tmp_path / "half.safetensors", layout=layout, half=True)
+    read = read_checkpoint(tmp_path / "half.safetensors")
+    assert read.metadata == written.metadata and read.metadata.image_size == KNOWN.image_size
+    assert_same(read.state, {key: t.half() if t.is_floating_point() else t for key, t in state.items()})
+
+
+def test_numbers_that_half_precision_cannot_hold_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    state["mask_decoder.iou_token.weight"][0, 0] = 1e5
+    large = write_checkpoint(tmp_path / "large.safetensors", state, KNOWN)
+    with pytest.raises(WeightsError, match="iou_token"):
+        convert(large, tmp_path / "half.safetensors", layout=layout, half=True)
+    assert not (tmp_path / "half.safetensors").exists()

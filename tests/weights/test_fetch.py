@@ -15,7 +15,7 @@ import edgesam_mobile
 from edgesam_mobile.errors import FetchError, StorageError, UsageError
 from edgesam_mobile.files import sha256_of
 from edgesam_mobile.weights.fetch import cached, cached_path, fetch, fetch_entry
-from edgesam_mobile.weights.registry import SdistSource, UrlSource, entry
+from edgesam_mobile.weights.registry import BundledSource, SdistSource, UrlSource, entry
 from edgesam_mobile.weights.sources import SourceError, _extract
 
 
@@ -272,3 +272,11 @@ def _forbid_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket, "socket", refuse)
+
+
+def test_weights_that_come_with_the_package_are_there_or_it_says_so(cache: Path) -> None:
+    known = make_entry(BundledSource())
+    with pytest.raises(FetchError, match="is missing") as caught:
+        fetch_entry(known)
+    assert caught.value.hint == "install edgesam-mobile again"
+    assert not cache.exists() or not any(cache.iterdir())
