@@ -50,8 +50,9 @@ def draw_masks(rows: Sequence[tuple[Any, Any, Any]], path: Path) -> None:
     """
     if not rows:
         return
-    figure = _figure(9, 3 * len(rows))
-    grid = figure.subplots(len(rows), 3, squeeze=False)
+    shapes = [picture.shape[0] / picture.shape[1] for picture, _, _ in rows]
+    figure = _figure(9, 3 * sum(shapes) + 0.4)
+    grid = figure.subplots(len(rows), 3, squeeze=False, height_ratios=shapes)
     for line, (picture, teacher, student) in zip(grid, rows, strict=True):
         for axes, shown in zip(line, (picture, _tinted(picture, teacher), _tinted(picture, student)), strict=True):
             axes.imshow(shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 
 from distill.data.batch import Batch
 from distill.data.dataset import PictureDataset, Place, Request
+from distill.data.teacher_prompts import PromptSettings
 from distill.embeddings import Dtype
+from distill.log import time_left
 from distill.recipe import AugmentRecipe, Recipe
 from distill.teacher import Written, open_teacher, write_cache
 from edgesam_mobile.errors import EdgeSamError
@@ -23,6 +26,7 @@ def teach(
     *,
     dtype: Dtype = "int8",
     prompts: Path | None = None,
+    settings: PromptSettings | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Written:
     """Embed every picture of a recipe's sources once, as published; prompts are found along the way if asked for.
@@ -31,11 +35,14 @@ def teach(
 
     Args:
         folder: of the cache; None writes prompts only.
+        settings: which of the teacher's masks become prompts.
+        report: takes a line after every twentieth of the pictures.
 
     Raises:
         As :func:`~distill.teacher.write_cache` and :func:`~edgesam_mobile.evaluate.data.open.open_source`.
     """
     sources = [open_source(source.spec) for source in recipe.data.sources]
+    started = time.monotonic()
     total, told = sum(len(source) for source in sources), 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = open_teacher(
@@ -54,11 +61,14 @@ def teach(
         nonlocal told
         if done * 20 // total > told:
             told = done * 20 // total
-            report(f"{done} of {total} pictures")
+            left = (time.monotonic() - started) / done * (total - done)
+            report(f"{done} of {total} pictures, {time_left(left)} left")
 
     sizes = [len(source) for source in sources]
     batches = _in_order(dataset, sizes, recipe.run.batch_size)
-    return write_cache(teacher, batches, folder, dtype=dtype, prompts=prompts, on_progress=progress)
+    return write_cache(
+        teacher, batches, folder, dtype=dtype, prompts=prompts, settings=settings, on_progress=progress
+    )
 
 
 def _in_order(dataset: PictureDataset, sizes: list[int], batch_size: int) -> Iterator[Batch]:

@@ -65,8 +65,8 @@ class Updater:
         self._buffers = [b for b in stage.buffers() if b.is_floating_point()]
         self._module: nn.Module = stage
         if world.size > 1:
-            # With boxes, three of the decoder's four masks get no gradient.
-            self._module = DistributedDataParallel(stage, find_unused_parameters=stage.needs_prompts)
+            # Every stage gives every parameter a gradient, zero where a batch has nothing for it.
+            self._module = DistributedDataParallel(stage)
 
     def step(self, batch: Batch, lr: float, pictures: int) -> Update:
         """Train on a batch; a step with a NaN or an infinity leaves no trace.

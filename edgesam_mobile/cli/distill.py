@@ -85,6 +85,7 @@ def teach(
         str, typer.Option(help="How embeddings are stored: float16, or int8 of half its size.")
     ] = "int8",
     prompts: Annotated[Path | None, typer.Option(help="File for prompts from the teacher's own masks.")] = None,
+    grid: Annotated[int, typer.Option(help="Points that are tried along a picture's longer side for prompts.")] = 8,
     settings: _Settings = None,
 ) -> None:
     """Let a recipe's teacher embed all pictures once, find prompts in them, or both; interrupted, it can go on.
@@ -93,6 +94,7 @@ def teach(
     """
     if dtype not in ("float16", "int8"):
         raise UsageError(f"no such dtype: {dtype}", hint="choose float16 or int8")
+    from distill.data.teacher_prompts import PromptSettings
     from distill.recipe import Recipe
     from distill.teach import teach as fill
 
@@ -103,7 +105,9 @@ def teach(
         prompts = Path(loaded.data.prompts.file) if loaded.data.prompts.file else None
     if output is None and prompts is None:
         raise UsageError("the recipe names neither cache nor prompts", hint="give --output, --prompts or both")
-    written = fill(loaded, output, dtype=chosen, prompts=prompts, report=out.note)
+    written = fill(
+        loaded, output, dtype=chosen, prompts=prompts, settings=PromptSettings(points_per_side=grid), report=out.note
+    )
     for name, reason in written.corrupt:
         out.warn(f"skipped {name}: {reason}")
 

@@ -1,0 +1,50 @@
+"""What a student starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.recipe import ModelRecipe
+from distill.student import build_student
+from edgesam_mobile.model.load import load_model
+from edgesam_mobile.model.sam import Sam
+from edgesam_mobile.model.standin import write_standin
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_standin("mobile-sam", tmp_path_factory.mktemp("teacher") / "teacher.safetensors", image_size=256)
+
+
+@pytest.fixture(scope="module")
+def teacher(teacher_file: Path) -> Sam:
+    return load_model(teacher_file)
+
+
+def student(teacher: Sam, file: Path, **options: str) -> Sam:
+    torch.manual_seed(0)
+    recipe = ModelRecipe(architecture="edge-sam-tiny", image_size=256, **options)  # type: ignore[arg-type]
+    return build_student(recipe, teacher, str(file))[0]
+
+
+def test_prompts_and_masks_start_as_the_teacher_s(teacher: Sam, teacher_file: Path) -> None:
+    own, given = student(teacher, teacher_file).state_dict(), teacher.state_dict()
+    shared = [key for key in own if not key.startswith("image_encoder.")]
+    assert len(shared) > 100
+    assert all(torch.equal(own[key], given[key]) for key in shared)
+
+
+def test_the_neck_starts_as_the_teacher_s_where_it_has_the_same_shape(teacher: Sam, teacher_file: Path) -> None:
+    given = teacher.state_dict()
+    started = student(teacher, teacher_file, neck_init="teacher").state_dict()
+    random = student(teacher, teacher_file).state_dict()
+    neck = [key for key in started if key.startswith("image_encoder.neck.")]
+    same = {key for key in neck if given[key].shape == started[key].shape}
+    # The first convolution takes other channels.
+    assert set(neck) - same == {"image_encoder.neck.0.weight"}
+    assert all(torch.equal(started[key], given[key]) for key in same)
+    assert not torch.equal(random["image_encoder.neck.2.weight"], given["image_encoder.neck.2.weight"])
+    assert torch.equal(started["image_encoder.neck.0.weight"], random["image_encoder.neck.0.weight"])
