@@ -9,6 +9,7 @@ import typer
 
 from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.output import out
+from edgesam_mobile.weights.registry import DEFAULT
 
 app = typer.Typer()
 
@@ -25,7 +26,7 @@ app = typer.Typer()
 def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the package to.")],
     target: Annotated[list[str], typer.Option(help="ios, android, host or all; can be repeated.")] = ["all"],  # noqa: B006
-    model: Annotated[str | None, typer.Option(help="A model of `weights list`; mobile-sam by default.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"A model of `weights list`; {DEFAULT} by default.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="A checkpoint file of that model, instead of its registered weights.")
     ] = None,
@@ -53,7 +54,7 @@ def build(
     from edgesam_mobile.deploy.stages import parts
 
     options = BuildOptions(
-        weights=weights or model or "mobile-sam",
+        weights=weights or model or DEFAULT,
         model=model,
         targets=tuple(dict.fromkeys(t for name in target for t in (TARGETS if name == "all" else (name,)))),
         precisions=tuple(precision) if precision else None,

@@ -13,6 +13,7 @@ from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.output import out
 from edgesam_mobile.errors import UsageError
+from edgesam_mobile.weights.registry import DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +50,7 @@ def predict(
         list[str] | None, typer.Option(help="x,y or x,y,label in pixels; label 0 is background.")
     ] = None,
     box: Annotated[str | None, typer.Option(help="x1,y1,x2,y2 in pixels.")] = None,
-    weights: Annotated[
-        str, typer.Option(help="Registered weights or a checkpoint file, run by PyTorch.")
-    ] = "mobile-sam",
+    weights: Annotated[str, typer.Option(help="Registered weights or a checkpoint file, run by PyTorch.")] = DEFAULT,
     artifact: Annotated[
         str | None, typer.Option(help="DIR[:artefact] of a built package, instead of PyTorch.")
     ] = None,

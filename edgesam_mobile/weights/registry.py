@@ -138,6 +138,19 @@ _ALL = (
         description="MobileSAM: TinyViT-5M encoder with SAM ViT-H's prompt encoder and mask decoder",
         provenance="MobileSAM authors, ChaoningZhang/MobileSAM on GitHub",
     ),
+    WeightsEntry(
+        name="edge-sam-open",
+        architecture="edge-sam",
+        filename="edge_sam_open.safetensors",
+        sha256="0c67ecd6e88ac177b6785785324822352678be00ba104e9a5a4cf819edbfef85",
+        size=19_359_536,
+        licence="Apache-2.0",
+        commercial_use=True,
+        upsample="bilinear",
+        sources=(BundledSource(),),
+        description="EdgeSAM's architecture for 512-pixel inputs, distilled from MobileSAM by this project",
+        provenance="this project: docs/edge-sam-open.md",
+    ),
     _edge_sam("edge-sam", "edge_sam.pth", "EdgeSAM: RepViT-M1 encoder, trained on 1 % of SA-1B"),
     _edge_sam("edge-sam-3x", "edge_sam_3x.pth", "EdgeSAM: RepViT-M1 encoder, trained on 3 % of SA-1B"),
     # SAM's authors publish no hashes. Many unrelated public projects check their downloads of these addresses
@@ -163,6 +176,8 @@ _ALL = (
 )
 
 REGISTRY: Mapping[str, WeightsEntry] = {known.name: known for known in _ALL}
+DEFAULT = "edge-sam-open"
+"""What commands take where no weights are named: small, fast, licensed openly, and here without a network."""
 
 
 def entry(name: str) -> WeightsEntry:
