@@ -1,6 +1,7 @@
-"""Draws docs/pictures/masks.png: two taps on the coffee picture, by PyTorch and by every runnable artefact.
+"""Draws the pictures of masks beside this file; ``python docs/pictures/make.py out`` with a package of MobileSAM's.
 
-python docs/pictures/make.py out
+``masks.png``: two taps on the coffee picture, by PyTorch and by every runnable artefact.
+``edge-sam-open.png``: three boxes, by MobileSAM and by the weights that come with the package.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from edgesam_mobile.package.manifest import read_manifest
 from edgesam_mobile.picture import overlay, read_picture, write_png
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
 from edgesam_mobile.runtime.session import runnable
+from edgesam_mobile.weights.registry import DEFAULT
 
 HERE = Path(__file__).parent
+COFFEE = HERE.parent.parent / "examples" / "coffee.jpg"
 TAPS = ([[290, 150]], [[365, 290]])
+BOXES = ([175, 15, 412, 300], [75, 15, 480, 395], [325, 240, 408, 328])
 
 
 def main(package: Path) -> None:
-    picture = read_picture(HERE.parent.parent / "examples" / "coffee.jpg")
+    picture = read_picture(COFFEE)
+    draw_boxes(picture)
     manifest = read_manifest(package)
     torch_predictor = SamPredictor(load_model(manifest.weights.name))
     torch_predictor.set_image(picture)
@@ -37,6 +42,20 @@ def main(package: Path) -> None:
     sheet = Image.fromarray(np.concatenate(drawn, axis=1))
     sheet.thumbnail((1200, 1200), Image.Resampling.LANCZOS)
     write_png(HERE / "masks.png", np.asarray(sheet))
+
+
+def draw_boxes(picture: np.ndarray) -> None:
+    rows = []
+    for name in ("mobile-sam", DEFAULT):
+        predictor = SamPredictor(load_model(name, image_size=512))
+        predictor.set_image(picture)
+        masks = [predictor.predict(box=box, num_multimask_outputs=1)[0][0] for box in BOXES]
+        shown = [overlay(picture, mask, box=box) for mask, box in zip(masks, BOXES, strict=True)]
+        row = np.concatenate(shown, axis=1)
+        rows += [_caption(f"{name}, 512 pixels", row.shape[1]), row]
+    sheet = Image.fromarray(np.concatenate(rows))
+    sheet.thumbnail((1200, 1200), Image.Resampling.LANCZOS)
+    write_png(HERE / "edge-sam-open.png", np.asarray(sheet))
 
 
 def _pytorch(predictor: SamPredictor, tap: list[list[int]], point_masks: int) -> np.ndarray:
