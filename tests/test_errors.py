@@ -96,9 +96,11 @@ def test_an_interrupt_ends_with_130() -> None:
 def test_ctrl_c_ends_a_process_with_130_and_without_a_traceback(tmp_path: Path) -> None:
     script = tmp_path / "work.py"
     script.write_text(
-        "import time, typer\n"
+        "import signal, time, typer\n"
         "from edgesam_mobile.cli.command import command\n"
         "app = typer.Typer()\n"
+        # Shells start what runs in the background with interrupts ignored, and tests inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@command(app, 'work', examples=('work',))\n"
         "def work() -> None:\n"
         "    print('working', flush=True)\n"

@@ -187,10 +187,11 @@ def _cache() -> dict[str, Any]:
     folder = cache_root()
     # The cache is made by the first fetch: until then, its nearest parent tells the disk.
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    places = {name: cached_path(known) for name, known in REGISTRY.items()}
     return {
         "path": folder,
         "free_bytes": shutil.disk_usage(existing).free,
-        "weights": [name for name, known in REGISTRY.items() if cached_path(known).exists()],
+        "weights": [name for name, path in places.items() if path.exists() and folder in path.parents],
     }
 
 
