@@ -107,7 +107,9 @@ def to_int8(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def from_int8(values: Tensor, step: Tensor, middle: Tensor) -> Tensor:
     """Undo :func:`to_int8`, to float32."""
-    return values.float() * step[..., None, None] + middle[..., None, None]
+    x = values.float() * step[..., None, None] + middle[..., None, None]
+    largest = torch.finfo(torch.float32).max  # a channel that reaches it may round to infinity
+    return x.clamp(-largest, largest)
 
 
 class EmbeddingCache:
