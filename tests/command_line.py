@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,10 @@ from typer.testing import CliRunner, Result
 
 from edgesam_mobile.cli import app
 
-PROGRAM = (sys.executable, "-c", "from edgesam_mobile.cli import main; main()")
+# Takes Ctrl-C even where this process ignores it. Set in there, since a hook before the start (preexec_fn) would
+# fork, which JAX, where a test has loaded it, warns of.
+_START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM = (sys.executable, "-c", f"{_START}; from edgesam_mobile.cli import main; main()")
 
 
 def call(*words: object) -> Result:
@@ -21,14 +23,13 @@ def call(*words: object) -> Result:
 
 
 def start(*words: object, **environment: str) -> subprocess.Popen[str]:
-    """Run the program in a process of its own, which takes Ctrl-C even where this one ignores it."""
+    """Run the program in a process of its own."""
     return subprocess.Popen(
         [*PROGRAM, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
