@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.output import out
+from edgesam_mobile.errors import UsageError
 from edgesam_mobile.weights.registry import DEFAULT
+
+if TYPE_CHECKING:
+    from edgesam_mobile.deploy.options import BuildOptions
 
 app = typer.Typer()
 
@@ -21,6 +26,7 @@ app = typer.Typer()
         "edgesam-mobile build --target all --model mobile-sam -o out",
         "edgesam-mobile build --target ios --precision fp16 --weights student.safetensors -o ios-package",
         "edgesam-mobile build --target android --input-size 512 --slots 4 --model mobile-sam -o small",
+        "edgesam-mobile build --precision recommended --calibration images:photos -o small",
     ),
 )
 def build(
@@ -30,7 +36,19 @@ def build(
     weights: Annotated[
         str | None, typer.Option(help="A checkpoint file of that model, instead of its registered weights.")
     ] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="fp16 or fp32; all by default.")] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="recommended, fp32, fp16, int8, int8-weights, …; can be repeated. fp32 and fp16 by default."
+        ),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Pictures to measure ranges on, such as images:FOLDER or coco:DIR; two built-in ones else."
+        ),
+    ] = None,
+    calibration_pictures: Annotated[int, typer.Option(help="How many of them to take, spread evenly.")] = 32,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the encoder's input in pixels: 256 to 1024; as trained by default.")
     ] = None,
@@ -67,6 +85,7 @@ def build(
         proposals=proposals,
         offline=offline,
     )
+    options = with_calibration(options, calibration, calibration_pictures)
     with out.progress("building", len(parts(options)) * len(options.chosen())) as report:
         result = build_package(options, output, report=report)
     manifest = result.manifest
@@ -103,6 +122,20 @@ def build(
         "manifest": manifest.model_dump(by_alias=True, mode="json"),
     }
     out.result("edgesam.build/1", data, human=human, quiet=[result.package])
+
+
+def with_calibration(options: BuildOptions, spec: str | None, pictures: int) -> BuildOptions:
+    """The options with pictures to measure ranges on, where anything to build needs them."""
+    from edgesam_mobile.evaluate.calibration import calibration_set
+
+    if pictures < 1:
+        raise UsageError(f"--calibration-pictures is at least 1, not {pictures}")
+    if not options.calibrated():
+        return options
+    calibration, said = calibration_set(spec, pictures)
+    for line in said:
+        out.warn(line)
+    return replace(options, calibration=calibration)
 
 
 def flag_weights(commercial_use: bool | None, licence: str | None, trained: bool) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from edgesam_mobile.deploy import cache
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.deploy.precision import PRECISIONS, Plan
 from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE, Report, Stage, common_key, export_missing, parts, plan
 from edgesam_mobile.errors import StorageError, UsageError
 from edgesam_mobile.files import atomic_folder, sha256_of, storage_errors
@@ -26,6 +27,7 @@ from edgesam_mobile.package.card import model_card
 from edgesam_mobile.package.manifest import (
     FILE_NAME,
     Artifact,
+    CalibrationRecord,
     Git,
     GraphRecord,
     Manifest,
@@ -33,6 +35,7 @@ from edgesam_mobile.package.manifest import (
     Picture,
     Prior,
     Prompt,
+    Quantisation,
     Weights,
     record_file,
     write_manifest,
@@ -72,6 +75,8 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
         StorageError: ``package`` holds something else, cannot be written, or the disk is full.
     """
     started = time.monotonic()
+    if options.calibration is None and options.calibrated():
+        raise UsageError("these precisions are calibrated", hint="give pictures to measure ranges on")
     _refuse_other_content(package)
     _refuse_unwritable(package)
     path, _, provenance = read_weights(options.weights, offline=options.offline)
@@ -79,7 +84,7 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     options = replace(options, input_size=options.input_size or provenance.image_size)
     _check_fit(spec, options)
     stages = plan(options, provenance, spec)
-    export_missing(stages, path, common_key(provenance, spec, options), report)
+    export_missing(stages, path, common_key(provenance, spec, options), report, options.calibration)
     if provenance.weights_name not in REGISTRY:
         keep(path, provenance.weights_sha256)
     with atomic_folder(package) as folder:
@@ -101,14 +106,18 @@ def _assemble(
     for name, precisions in chosen.items():
         form = FORMATS[name]
         for precision in precisions:
-            records = {part: _place(folder, by_name[name, part], precision) for part in parts(options)}
+            graphs = {part: options.plan(form, precision, part) for part in parts(options)}
+            identifier = f"{name}-{precision}"
+            records = {
+                part: _place(folder / identifier, folder, by_name[name, part], plan) for part, plan in graphs.items()
+            }
             artifacts.append(
                 Artifact(
-                    id=f"{name}-{precision}",
+                    id=identifier,
                     format=name,
-                    precision=precision,  # type: ignore[arg-type]
+                    precision=precision,
                     targets=list(form.targets),  # type: ignore[arg-type]
-                    minimum_os=form.minimum_os,
+                    minimum_os=form.least_os(plan.precision for plan in graphs.values()),
                     **records,
                 )
             )
@@ -128,6 +137,7 @@ def _assemble(
             point_masks=spec.point_masks,  # type: ignore[arg-type]
         ),
         prior=_prior(options),
+        calibration=_calibration(options),
         artifacts=artifacts,
         tools={"python": sys.version.split()[0], **cache.tool_versions(packages)},
         git=_git_state(),
@@ -149,12 +159,26 @@ def _weights(provenance: Provenance) -> Weights:
     )
 
 
-def _place(folder: Path, stage: Stage, precision: str) -> GraphRecord:
-    """Copy one export from the cache into the package."""
-    source = cache.lookup(stage.keys[precision])
+def _calibration(options: BuildOptions) -> CalibrationRecord | None:
+    used = options.calibration
+    if used is None or not options.calibrated():
+        return None
+    return CalibrationRecord(
+        source=used.source,
+        pictures=used.pictures,
+        views=len(used.views),
+        prompts=used.prompts,
+        sha256=used.sha256,
+        real=used.real,
+    )
+
+
+def _place(artifact: Path, package: Path, stage: Stage, plan: Plan) -> GraphRecord:
+    """Copy one export from the cache into an artefact's folder."""
+    source = cache.lookup(stage.keys[plan.key])
     if source is None:
         raise StorageError(f"{stage.name} vanished from the cache", hint="build again")
-    target = folder / f"{stage.form.name}-{precision}" / f"{stage.part}{stage.form.suffix}"
+    target = artifact / f"{stage.part}{stage.form.suffix}"
     target.parent.mkdir(exist_ok=True)
     exported = source / target.name
     if exported.is_dir():
@@ -162,7 +186,23 @@ def _place(folder: Path, stage: Stage, precision: str) -> GraphRecord:
     else:
         shutil.copyfile(exported, target)
     report = json.loads((source / "report.json").read_text())
-    return GraphRecord(file=record_file(folder, target), op_types=report["op_types"], **report["graph"])
+    return GraphRecord(
+        file=record_file(package, target),
+        op_types=report["op_types"],
+        quantisation=_quantisation(plan),
+        **report["graph"],
+    )
+
+
+def _quantisation(plan: Plan) -> Quantisation:
+    precision = PRECISIONS[plan.precision]
+    return Quantisation(
+        precision=plan.precision,
+        weights=precision.weights,
+        activations=precision.activations,
+        float_layers=list(plan.float_layers),
+        reason=plan.reason or None,
+    )
 
 
 def _refuse_other_content(package: Path) -> None:

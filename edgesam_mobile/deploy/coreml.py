@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,23 @@ import coremltools as ct
 import numpy as np
 import torch
 
+from edgesam_mobile.deploy.calibration import Sample
 from edgesam_mobile.deploy.ports import Graph, Port
+from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
 
 # Prompts stay in single precision: half precision places a point up to a quarter of a pixel off.
 _ALWAYS_FLOAT32 = {"point_coords", "point_labels"}
 
 
-def export(graph: Graph, targets: Mapping[str, Path]) -> dict[str, ExportReport]:
+def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:  # noqa: ARG001
     """Convert once per precision from one exported program.
 
     The encoder takes an RGB image (a ``CVPixelBuffer``); in ``fp16`` the embedding and the masks are half
     precision, so that nothing is converted between encoder and decoder.
     """
     program = torch.export.export(graph.module, graph.examples(), strict=False).run_decompositions({})
-    return {precision: _convert(graph, program, precision, path) for precision, path in targets.items()}
+    return {path: _convert(graph, program, plan.precision, path) for path, plan in targets.items()}
 
 
 def _convert(graph: Graph, program: torch.export.ExportedProgram, precision: str, path: Path) -> ExportReport:

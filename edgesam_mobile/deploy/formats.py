@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from edgesam_mobile.deploy.precision import RECOMMENDED, Plan
 
 
 @dataclass(frozen=True)
@@ -10,11 +13,14 @@ class Format:
     """One file format with its exporter.
 
     Attributes:
-        exporter: module of this room with ``export(graph, target, precision) -> ExportReport``.
+        exporter: module of this room with ``export`` (see :class:`edgesam_mobile.deploy.report.Exporter`).
         targets: what the format is built for.
-        precisions: those it offers, the recommended one first.
+        precisions: those built where none is asked for.
+        compressed: further ones that it offers, see :mod:`edgesam_mobile.deploy.precision`.
+        recommended: what its encoder and its decoder are to be compressed to, by graph.
         channels_last: N x H x W x C pictures and embeddings instead of N x C x H x W.
         folded: the decoder's form of attention (see :mod:`edgesam_mobile.deploy.attention`).
+        newer_os: what some precisions need beyond ``minimum_os``.
         packages: distributions whose versions decide what the exporter writes.
     """
 
@@ -25,9 +31,22 @@ class Format:
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     extra: str
+    compressed: tuple[str, ...] = ()
+    recommended: Mapping[str, Plan] = field(default_factory=dict)
     channels_last: bool = False
     folded: bool = False
     minimum_os: str | None = None
+    newer_os: Mapping[str, str] = field(default_factory=dict)
+
+    def least_os(self, precisions: Iterable[str]) -> str | None:
+        """The oldest system that runs graphs of these precisions."""
+        return max((self.newer_os[p] for p in precisions if p in self.newer_os), default=self.minimum_os)
+
+    def offers(self, precision: str) -> bool:
+        """Whether an artefact can be asked for in this precision; ``recommended`` where the format has one."""
+        if precision == RECOMMENDED:
+            return bool(self.recommended)
+        return precision in (*self.precisions, *self.compressed)
 
 
 _COREML = Format(
@@ -58,6 +77,12 @@ _TFLITE = Format(
     precisions=("fp32", "fp16"),
     packages=("litert-torch", "ai-edge-quantizer"),
     extra="tflite",
+    compressed=("int8", "int16x8", "int8-dynamic", "int8-weights"),
+    recommended={
+        "encoder": Plan("int8"),
+        "proposals": Plan("int8"),
+        "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks and is no faster"),
+    },
     channels_last=True,
     minimum_os="Android 8 (API 26)",
 )
@@ -78,8 +103,14 @@ _ONNX = Format(
     suffix=".onnx",
     targets=("host",),
     precisions=("fp32",),
-    packages=("onnx", "onnxscript"),
+    packages=("onnx", "onnxscript", "onnxruntime"),
     extra="onnx",
+    compressed=("fp16", "int8"),
+    recommended={
+        "encoder": Plan("int8"),
+        "proposals": Plan("int8"),
+        "decoder": Plan("fp16", reason="integer arithmetic moves its masks and is no faster"),
+    },
     folded=True,
 )
 

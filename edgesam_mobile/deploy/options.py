@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgesam_mobile.deploy.formats import FORMATS, TARGETS
+from edgesam_mobile.deploy.calibration import Calibration
+from edgesam_mobile.deploy.formats import FORMATS, TARGETS, Format
+from edgesam_mobile.deploy.precision import MIXED, PRECISIONS, RECOMMENDED, Plan
 from edgesam_mobile.errors import UsageError
 
 
@@ -17,7 +20,10 @@ class BuildOptions:
         weights: a registered name or a checkpoint file.
         model: the registered model that a checkpoint file must fit; ``None`` takes what the file says.
         targets: some of ``ios``, ``android``, ``host``.
-        precisions: ``fp16``, ``fp32``; ``None`` takes all that each format offers.
+        precisions: keys of :data:`~edgesam_mobile.deploy.precision.PRECISIONS`, ``recommended``, or ``mixed`` (as
+            ``plans`` say); ``None`` takes ``fp16`` and ``fp32`` where a format has them.
+        plans: for ``mixed``: by format, then by graph.
+        calibration: real pictures and prompts, which some precisions need.
         input_size: side of the encoder's square input in pixels; 0 takes what the weights were trained with.
         slots: points a prompt can have (a box takes two); 1 to 64.
         prompts: prompts answered per call; 1 to 64.
@@ -37,6 +43,8 @@ class BuildOptions:
     score: str | None = None
     image_dtype: str = "float32"
     proposals: Path | None = None
+    plans: Mapping[str, Mapping[str, Plan]] = field(default_factory=dict)
+    calibration: Calibration | None = None
     offline: bool = False
 
     def __post_init__(self) -> None:
@@ -46,8 +54,8 @@ class BuildOptions:
         unknown = set(self.targets) - set(TARGETS)
         if unknown or not self.targets:
             raise UsageError(f"no target {', '.join(sorted(unknown))!r}", hint=f"choose {', '.join(TARGETS)} or all")
-        if self.precisions is not None and not set(self.precisions) <= {"fp16", "fp32"}:
-            raise UsageError(f"no precision {'/'.join(self.precisions)!r}", hint="choose fp16 or fp32")
+        if strange := [p for p in self.precisions or () if p not in (*PRECISIONS, RECOMMENDED, MIXED)]:
+            raise UsageError(f"no precision {strange[0]!r}", hint=f"choose {', '.join(PRECISIONS)} or {RECOMMENDED}")
         if self.score not in (None, "iou", "stability"):
             raise UsageError(f"no score {self.score!r}", hint="choose iou or stability")
         if self.image_dtype not in ("float32", "uint8"):
@@ -61,9 +69,30 @@ class BuildOptions:
         """
         chosen = {}
         for form in FORMATS.values():
-            wanted = tuple(p for p in form.precisions if self.precisions is None or p in self.precisions)
+            wanted = (
+                form.precisions if self.precisions is None else tuple(filter(self._offers(form), self.precisions))
+            )
             if wanted and set(form.targets) & set(self.targets):
                 chosen[form.name] = wanted
         if not chosen:
             raise UsageError(f"no format for {', '.join(self.targets)} offers {', '.join(self.precisions or ())}")
         return chosen
+
+    def _offers(self, form: Format) -> Callable[[str], bool]:
+        return lambda precision: form.name in self.plans if precision == MIXED else form.offers(precision)
+
+    def plan(self, form: Format, precision: str, part: str) -> Plan:
+        """How one graph of an artefact of :meth:`chosen` is compressed."""
+        if precision == MIXED:
+            plans = self.plans[form.name]
+            return plans.get(part, plans["encoder"])
+        return form.recommended[part] if precision == RECOMMENDED else Plan(precision)
+
+    def calibrated(self) -> bool:
+        """Whether anything to build needs pictures and prompts to measure ranges on."""
+        return any(
+            self.plan(FORMATS[name], precision, part).calibrated
+            for name, precisions in self.chosen().items()
+            for precision in precisions
+            for part in ("encoder", "decoder")
+        )

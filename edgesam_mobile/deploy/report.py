@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgesam_mobile.deploy.calibration import Sample
 from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.deploy.precision import Plan
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class ExportReport:
 class Exporter(Protocol):
     """What each exporter module offers."""
 
-    def export(self, graph: Graph, targets: Mapping[str, Path]) -> dict[str, ExportReport]:
-        """Write ``graph`` once for each precision in ``targets`` and report on each file."""
+    def export(
+        self, graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
+    ) -> dict[Path, ExportReport]:
+        """Write ``graph`` to each path of ``targets`` as its plan says and report on each file.
+
+        Args:
+            samples: inputs of ``graph`` to calibrate with, by name; empty where no plan is calibrated.
+        """
         ...

@@ -17,8 +17,10 @@ from typing import Any, Literal
 
 from edgesam_mobile import errors
 from edgesam_mobile.deploy import cache
+from edgesam_mobile.deploy.calibration import Calibration
 from edgesam_mobile.deploy.formats import FORMATS, Format
 from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError
 from edgesam_mobile.files import storage_errors
 from edgesam_mobile.model.registry import Architecture
@@ -26,6 +28,7 @@ from edgesam_mobile.model.sam import Provenance
 from edgesam_mobile.weights.checkpoint import read_checkpoint
 
 _LAST_LINES = 200  # of what an exporter says, to find the reason of a failure in
+CALIBRATION = "calibration.npz"
 PARTS = ("encoder", "decoder")
 _USED = {
     "encoder": ("image_dtype",),
@@ -40,10 +43,16 @@ Report = Callable[[str], None]
 
 @dataclass
 class Stage:
-    """One graph in one format, in every precision wanted; ``keys`` are its places in the cache."""
+    """One graph in one format, once for each way to compress it.
+
+    Attributes:
+        plans: by :attr:`Plan.key`.
+        keys: places in the cache, by the same.
+    """
 
     form: Format
     part: str
+    plans: dict[str, Plan]
     keys: dict[str, str]
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -57,8 +66,12 @@ class Stage:
 def plan(options: BuildOptions, provenance: Provenance, spec: Architecture) -> list[Stage]:
     """Every export that the options ask for."""
     common = common_key(provenance, spec, options)
-    chosen = options.chosen().items()
-    return [_stage(FORMATS[name], part, precisions, common) for name, precisions in chosen for part in parts(options)]
+    stages = []
+    for name, precisions in options.chosen().items():
+        for part in parts(options):
+            plans = [options.plan(FORMATS[name], precision, part) for precision in precisions]
+            stages.append(_stage(FORMATS[name], part, {plan.key: plan for plan in plans}, common))
+    return stages
 
 
 def parts(options: BuildOptions) -> tuple[str, ...]:
@@ -72,6 +85,7 @@ def common_key(provenance: Provenance, spec: Architecture, options: BuildOptions
         "weights": provenance.weights_sha256,
         "upsample": EXPORTED_UPSAMPLE if spec.upsample else None,
         "image_size": options.input_size,
+        "calibration": options.calibration and options.calibration.sha256,
         "options": {
             "slots": options.slots,
             "prompts": options.prompts,
@@ -84,15 +98,19 @@ def common_key(provenance: Provenance, spec: Architecture, options: BuildOptions
     }
 
 
-def _stage(form: Format, part: str, precisions: tuple[str, ...], common: dict[str, Any]) -> Stage:
-    relevant = dict(common)
-    relevant["options"] = {name: common["options"][name] for name in _USED[part]}
-    identity = {**relevant, "format": form.name, "part": part}
-    keys = {p: cache.stage_key({**identity, "precision": p}, form.packages) for p in precisions}
-    return Stage(form, part, keys)
+def _stage(form: Format, part: str, plans: dict[str, Plan], common: dict[str, Any]) -> Stage:
+    identity = {**common, "format": form.name, "part": part}
+    identity["options"] = {name: common["options"][name] for name in _USED[part]}
+    keys = {}
+    for name, plan in plans.items():
+        used = identity["calibration"] if plan.calibrated else None
+        keys[name] = cache.stage_key({**identity, "calibration": used, "plan": name}, form.packages)
+    return Stage(form, part, plans, keys)
 
 
-def export_missing(stages: list[Stage], weights: Path, common: dict[str, Any], report: Report) -> None:
+def export_missing(
+    stages: list[Stage], weights: Path, common: dict[str, Any], report: Report, calibration: Calibration | None = None
+) -> None:
     """Run a worker per format that has stages missing from the cache, two at a time."""
     missing: dict[str, list[Stage]] = {}
     for stage in stages:
@@ -108,6 +126,9 @@ def export_missing(stages: list[Stage], weights: Path, common: dict[str, Any], r
         cache.build_cache().mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix="export.", dir=cache.build_cache()))
     try:
+        if calibration is not None:
+            with storage_errors(scratch):
+                calibration.save(scratch / CALIBRATION)
         with ThreadPoolExecutor(max_workers=2) as pool:
             jobs = [pool.submit(_run_worker, s, weights, common, scratch, report, workers) for s in missing.values()]
             try:
@@ -148,11 +169,20 @@ def _run_worker(
     workers: _Workers,
 ) -> None:
     form = stages[0].form
-    folders = {s.part: {p: scratch / form.name / s.part / p for p in s.keys} for s in stages}
+    folders = {s.part: {name: scratch / form.name / s.part / name for name in s.keys} for s in stages}
     with storage_errors(scratch):
-        for folder in (f for by_precision in folders.values() for f in by_precision.values()):
+        for folder in (f for by_plan in folders.values() for f in by_plan.values()):
             folder.mkdir(parents=True)
-    job = {**common, "format": form.name, "weights": str(weights.resolve()), "parts": folders}
+    job = {
+        **common,
+        "format": form.name,
+        "weights": str(weights.resolve()),
+        "calibration": scratch / CALIBRATION if common["calibration"] else None,
+        "parts": {
+            s.part: [{"folder": folders[s.part][name], "plan": plan.to_json()} for name, plan in s.plans.items()]
+            for s in stages
+        },
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "edgesam_mobile.deploy.worker"],
         stdin=subprocess.PIPE,
@@ -177,8 +207,8 @@ def _run_worker(
                 raise getattr(errors, answer["error"])(answer["message"], hint=answer["hint"])
             stage = by_part[answer["part"]]
             stage.seconds, stage.peak_bytes = answer["seconds"], answer["peak_bytes"]
-            for precision, key in stage.keys.items():
-                cache.store(key, folders[stage.part][precision])
+            for name, key in stage.keys.items():
+                cache.store(key, folders[stage.part][name])
             report(f"{stage.name}: {stage.seconds:.1f} s, peak memory {stage.peak_bytes / 2**30:.2f} GiB")
         code = process.wait()
         listener.join(timeout=10)

@@ -17,10 +17,12 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
+from edgesam_mobile.deploy.calibration import Calibration, Sample, graph_inputs
 from edgesam_mobile.deploy.decoder import decoder_graph
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.proposals import proposals_graph
 from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.model.load import load_model
@@ -43,14 +45,18 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
     form = FORMATS[job["format"]]
     model = load_model(Path(job["weights"]), upsample=job["upsample"], image_size=job["image_size"])
     exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
-    for part, folders in job["parts"].items():
+    calibration = Calibration.load(Path(job["calibration"])) if job["calibration"] else None
+    for part, wanted in job["parts"].items():
         started = time.monotonic()
         graph = build_graph(model, part, job["options"], form.name)
-        files = {precision: Path(folder) / f"{part}{form.suffix}" for precision, folder in folders.items()}
-        reports = exporter.export(graph, files)
-        for precision, report in reports.items():
+        targets = {Path(one["folder"]) / f"{part}{form.suffix}": Plan.from_json(one["plan"]) for one in wanted}
+        samples: list[Sample] = []
+        if calibration and any(plan.calibrated for plan in targets.values()):
+            encoder = graph if part == "encoder" else build_graph(model, "encoder", job["options"], form.name)
+            samples = graph_inputs(graph, encoder, calibration)
+        for path, report in exporter.export(graph, targets, samples).items():
             record = {"graph": describe(graph, report.dtypes), "op_types": report.op_types}
-            (Path(folders[precision]) / "report.json").write_text(json.dumps(record))
+            (path.parent / "report.json").write_text(json.dumps(record))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         _answer(answers, {"part": part, "seconds": time.monotonic() - started, "peak_bytes": peak})
 

@@ -59,12 +59,27 @@ class FileRecord(_Part):
     bytes: Positive
 
 
+class Quantisation(_Part):
+    """How a graph's numbers are stored and computed.
+
+    Attributes:
+        float_layers: layers left in floating point, by their names in the PyTorch graph.
+        reason: why this precision, where it is not the smallest or fastest that the format has.
+    """
+
+    precision: Identifier
+    weights: str
+    activations: str
+    float_layers: list[str] = []
+    reason: str | None = None
+
+
 class GraphRecord(_Part):
     """One exported graph.
 
     Attributes:
         op_types: count of each operation type, as the format names them.
-        parameters: numbers stored in the graph.
+        parameters: numbers of the plain graph, before any compression.
     """
 
     file: FileRecord
@@ -72,18 +87,20 @@ class GraphRecord(_Part):
     outputs: list[TensorSpec] = Field(min_length=1)
     op_types: dict[str, Positive]
     parameters: Positive
+    quantisation: Quantisation | None = None
 
 
 class Artifact(_Part):
     """An encoder and a decoder in one format and precision.
 
     Attributes:
+        precision: as asked for; each graph's own stands in its ``quantisation``.
         proposals: encoder and proposal head in one, to load instead of the encoder for a box at every point.
     """
 
     id: Identifier
     format: Identifier
-    precision: Literal["fp32", "fp16"]
+    precision: Identifier
     targets: list[Literal["ios", "android", "host"]] = Field(min_length=1)
     minimum_os: str | None = None
     encoder: GraphRecord
@@ -164,6 +181,24 @@ class Prior(_Part):
     )
 
 
+class CalibrationRecord(_Part):
+    """What ranges of activations were measured on.
+
+    Attributes:
+        source: the data set as it was named.
+        views: pictures and parts of pictures; ``pictures`` are the different photographs among them.
+        sha256: of all pixels and prompts.
+        real: false where they were random numbers.
+    """
+
+    source: str
+    pictures: Positive
+    views: Positive
+    prompts: Positive
+    sha256: Sha256
+    real: bool = True
+
+
 class Git(_Part):
     """State of the project's checkout at build time; absent where it was installed as a package."""
 
@@ -189,6 +224,7 @@ class Manifest(_Part):
     prompt: Prompt
     mask: Mask
     prior: Prior | None = None
+    calibration: CalibrationRecord | None = None
     artifacts: list[Artifact] = Field(min_length=1)
     tools: dict[str, str]
     git: Git | None = None

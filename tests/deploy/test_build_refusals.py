@@ -16,13 +16,16 @@ NO_WEIGHTS = ("--weights", "no-such-weights.pt")
 
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "target": (("--target", "windows"), "choose ios, android, host or all"),
-    "precision": (("--precision", "int8"), "choose fp16 or fp32"),
+    "precision": (("--precision", "int7"), "choose fp32, fp16, int8"),
     "no slots": (("--slots", "0"), "1 to 64"),
     "too many slots": (("--slots", "65"), "1 to 64"),
     "no prompts": (("--prompts", "0"), "1 to 64"),
     "score": (("--score", "best"), "choose iou or stability"),
     "image dtype": (("--image-dtype", "int8"), "choose float32 or uint8"),
-    "precision of the target": (("--target", "host", "--precision", "fp16"), "no format for host offers fp16"),
+    "precision of the target": (
+        ("--target", "host", "--precision", "palette4"),
+        "no format for host offers palette4",
+    ),
 }
 
 

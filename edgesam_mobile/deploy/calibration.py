@@ -1,0 +1,144 @@
+"""Real pictures and prompts from which the ranges of a graph's activations are measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.deploy.slots import EMPTY_SLOT
+from edgesam_mobile.model.geometry import ResizeLongestSide
+from edgesam_mobile.model.sam import PIXEL_MEAN
+
+Points = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture with prompts.
+
+    Attributes:
+        image: H x W x 3, uint8, RGB.
+        prompts: coordinates N x 2, (x, y) in pixels of the picture, and labels N each; a box is two points with
+            the labels 2 and 3.
+    """
+
+    image: NDArray[np.uint8]
+    prompts: tuple[tuple[Points, Points], ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A set of views with its origin.
+
+    Attributes:
+        source: where they come from, for the manifest.
+        pictures: different photographs among the views.
+        real: false for random numbers.
+    """
+
+    source: str
+    pictures: int
+    views: tuple[View, ...]
+    real: bool = True
+
+    @property
+    def prompts(self) -> int:
+        return sum(len(view.prompts) for view in self.views)
+
+    @property
+    def sha256(self) -> str:
+        """Of all pixels and prompts, in order: the same set gives the same artefact."""
+        digest = hashlib.sha256()
+        for view in self.views:
+            arrays: list[NDArray[Any]] = [view.image, *(part for prompt in view.prompts for part in prompt)]
+            for array in arrays:
+                digest.update(f"{array.shape}{array.dtype}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write for another process to :meth:`load`."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for number, view in enumerate(self.views):
+            arrays[f"image{number}"] = view.image
+            for which, (coords, labels) in enumerate(view.prompts):
+                arrays[f"coords{number}.{which}"], arrays[f"labels{number}.{which}"] = coords, labels
+        about = {"source": np.array(self.source), "pictures": np.array(self.pictures), "real": np.array(self.real)}
+        with path.open("wb") as stream:
+            np.savez(stream, **about, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            views: list[View] = []
+            while f"image{(number := len(views))}" in arrays:
+                prompts: list[tuple[Points, Points]] = []
+                while f"coords{number}.{len(prompts)}" in arrays:
+                    which = len(prompts)
+                    prompts.append((arrays[f"coords{number}.{which}"], arrays[f"labels{number}.{which}"]))
+                views.append(View(arrays[f"image{number}"], tuple(prompts)))
+            return cls(str(arrays["source"]), int(arrays["pictures"]), tuple(views), bool(arrays["real"]))
+
+
+Sample = dict[str, Tensor]
+
+
+def encoder_inputs(graph: Graph, views: tuple[View, ...]) -> list[Sample]:
+    """The views as a graph that takes a picture takes them."""
+    port = graph.inputs[0]
+    side = max(port.shape)
+    transform = ResizeLongestSide(side)
+    samples = []
+    for view in views:
+        pixels = transform.apply_image(view.image)
+        padded = transform.pad_image(pixels if port.dtype == "uint8" else pixels.astype(np.float32), PIXEL_MEAN)
+        batch = padded[None] if port.layout == "NHWC" else padded.transpose(2, 0, 1)[None]
+        samples.append({port.name: torch.from_numpy(np.ascontiguousarray(batch))})
+    return samples
+
+
+def decoder_inputs(graph: Graph, encoder: Graph, views: tuple[View, ...]) -> Iterator[Sample]:
+    """Embeddings of the views, by the uncompressed encoder of the same layout, with their prompts.
+
+    Where the graph takes a mask prompt, each prompt comes twice: without one, and with its own first answer.
+    """
+    shapes = {port.name: port.shape for port in graph.inputs}
+    batch, slots, _ = shapes["point_coords"]
+    transform = ResizeLongestSide(max(encoder.inputs[0].shape))
+    for view, sample in zip(views, encoder_inputs(encoder, views), strict=True):
+        with torch.inference_mode():
+            embedding = encoder.module(*sample.values())[0].clone()
+        size = (view.image.shape[0], view.image.shape[1])
+        for coords, labels in view.prompts:
+            if len(labels) > slots:
+                continue
+            points = torch.zeros(batch, slots, 2)
+            kinds = torch.full((batch, slots), float(EMPTY_SLOT))
+            points[:, : len(labels)] = torch.from_numpy(np.asarray(transform.apply_coords(coords, size), np.float32))
+            kinds[:, : len(labels)] = torch.from_numpy(labels)
+            inputs = {"image_embeddings": embedding, "point_coords": points, "point_labels": kinds}
+            if "mask_input" not in shapes:
+                yield inputs
+                continue
+            none = {"mask_input": torch.zeros(shapes["mask_input"]), "has_mask_input": torch.zeros(batch)}
+            yield {**inputs, **none}
+            with torch.inference_mode():
+                mask = graph.module(*inputs.values(), *none.values())[2].clone()
+            yield {**inputs, "mask_input": mask, "has_mask_input": torch.ones(batch)}
+
+
+def graph_inputs(graph: Graph, encoder: Graph, calibration: Calibration) -> list[Sample]:
+    """What ``graph`` is calibrated with; ``encoder`` is the model's, in the graph's layout."""
+    if graph.name == "decoder":
+        return list(decoder_inputs(graph, encoder, calibration.views))
+    return encoder_inputs(graph, calibration.views)
