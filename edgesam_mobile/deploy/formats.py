@@ -81,7 +81,7 @@ _TFLITE = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks and is no faster"),
+        "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
     },
     channels_last=True,
     minimum_os="Android 8 (API 26)",
@@ -105,11 +105,11 @@ _ONNX = Format(
     precisions=("fp32",),
     packages=("onnx", "onnxscript", "onnxruntime"),
     extra="onnx",
-    compressed=("fp16", "int8"),
+    compressed=("fp16", "int8", "int8-weights"),
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": Plan("fp16", reason="integer arithmetic moves its masks and is no faster"),
+        "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
     },
     folded=True,
 )

@@ -28,6 +28,7 @@ from edgesam_mobile.model.sam import Provenance
 from edgesam_mobile.weights.checkpoint import read_checkpoint
 
 _LAST_LINES = 200  # of what an exporter says, to find the reason of a failure in
+_LEAST_FREE = 8 << 20  # bytes; less than any export takes
 CALIBRATION = "calibration.npz"
 PARTS = ("encoder", "decoder")
 _USED = {
@@ -213,6 +214,9 @@ def _run_worker(
         code = process.wait()
         listener.join(timeout=10)
     if code < 0:
+        # Writing through a memory map into a full disk is answered by a signal, not by an error.
+        if shutil.disk_usage(scratch).free < _LEAST_FREE:
+            raise StorageError(f"no space left while exporting {form.name}", hint="free some disk space")
         raise EdgeSamError(
             f"exporting {form.name} was stopped by signal {-code}",
             hint="build again: finished exports are kept; memory or disk space may have run out",

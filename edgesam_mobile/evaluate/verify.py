@@ -29,6 +29,9 @@ Report = Callable[[str], None]
 # Lowest mask IoU against PyTorch that an artefact may show on any prompt. Single precision differs by rounding
 # alone; half-precision weights move a boundary by a pixel here and there.
 LEAST_IOU = {"fp32": 0.99, "fp16": 0.95}
+# Compressed further, an artefact may choose another of two masks of similar score, and then that answer alone says
+# little: it is held to the mean over all answers. `eval` on annotated pictures is what judges its quality.
+LEAST_MEAN_IOU = 0.85
 # PyTorch's own two best scores are closer than this: either mask is a right answer.
 TIE = 0.01
 
@@ -220,12 +223,16 @@ def _execute(
     except EdgeSamError as error:
         check.passed, check.note = False, error.message
         return check
-    least = LEAST_IOU[artifact.precision]
-    worst = check.mask_iou_min
-    finite = check.logits_max_abs is not None and np.isfinite(check.logits_max_abs)
-    check.passed = bool(finite and worst is not None and worst >= least and check.best_same == check.answers)
+    finite = check.logits_max_abs is not None and bool(np.isfinite(check.logits_max_abs))
+    least, worst, mean = LEAST_IOU.get(artifact.precision), check.mask_iou_min, check.mask_iou_mean
+    if least is not None:
+        check.passed = finite and worst is not None and worst >= least and check.best_same == check.answers
+        needs = f"mask IoU of at least {least} and the same best mask everywhere"
+    else:
+        check.passed = finite and mean is not None and mean >= LEAST_MEAN_IOU
+        needs = f"a mean mask IoU of at least {LEAST_MEAN_IOU}"
     if not check.passed:
-        check.note = f"needs mask IoU of at least {least} and the same best mask everywhere"
+        check.note = f"needs {needs}"
     return check
 
 

@@ -41,8 +41,9 @@ def write_standin(
 
 def untrained_model(architecture: str, seed: int = 0, *, upsample: str | None = None, image_size: int = 1024) -> Sam:
     """A model with random weights whose activations have about unit scale in every layer."""
-    generator_state = torch.random.get_rng_state()
+    generator_state, threads = torch.random.get_rng_state(), torch.get_num_threads()
     try:
+        torch.set_num_threads(1)  # sums in another order round differently: other bytes from the same seed
         torch.manual_seed(seed)
         model = build_model(architecture, upsample=upsample, image_size=image_size)
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -58,6 +59,7 @@ def untrained_model(architecture: str, seed: int = 0, *, upsample: str | None = 
         return model.eval()
     finally:
         torch.random.set_rng_state(generator_state)
+        torch.set_num_threads(threads)
 
 
 def _smooth_noise(count: int, side: int) -> Tensor:

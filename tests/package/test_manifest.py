@@ -126,7 +126,7 @@ def test_a_value_of_any_other_kind_is_read_or_refused_by_its_place(tmp_path: Pat
         (("mask", "point_masks"), 5),
         (("artifacts",), []),
         (("artifacts", 0, "id"), "../x"),
-        (("artifacts", 0, "precision"), "int8"),
+        (("artifacts", 0, "precision"), "int 8!"),
         (("artifacts", 0, "encoder", "inputs", 0, "shape", 0), -1),
         (("tools",), None),
         (("git", "dirty"), {}),
