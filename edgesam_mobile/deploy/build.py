@@ -106,7 +106,7 @@ def _assemble(
     for name, precisions in chosen.items():
         form = FORMATS[name]
         for precision in precisions:
-            graphs = {part: options.plan(form, precision, part) for part in parts(options)}
+            graphs = {part: options.plan(form, precision, part, spec.name) for part in parts(options)}
             identifier = f"{name}-{precision}"
             records = {
                 part: _place(folder / identifier, folder, by_name[name, part], plan) for part, plan in graphs.items()

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgesam_mobile.deploy.precision import RECOMMENDED, Plan
+
+
+# Groups of layers whose integer arithmetic moves the embedding most: found on TFLite encoders of edge-sam-open and
+# mobile-sam by leaving out one group at a time, then the worst together. Other weights may have others.
+SENSITIVE: Mapping[tuple[str | None, str], tuple[str, ...]] = {
+    ("edge-sam", "encoder"): (
+        "encoder.features.16",
+        "encoder.features.17",
+        "encoder.features.22",
+        "encoder.neck.2",
+    ),
+    ("mobile-sam", "encoder"): (
+        "encoder.layers.0.blocks.0",
+        "encoder.layers.0.blocks.1",
+        "encoder.layers.0.downsample.conv2",
+        "encoder.layers.2.downsample.conv1",
+        "encoder.layers.2.downsample.conv2",
+        "encoder.neck.2",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,12 @@ class Format:
     def least_os(self, precisions: Iterable[str]) -> str | None:
         """The oldest system that runs graphs of these precisions."""
         return max((self.newer_os[p] for p in precisions if p in self.newer_os), default=self.minimum_os)
+
+    def recommendation(self, part: str, architecture: str | None) -> Plan:
+        """The recommended plan of a graph; of an architecture whose sensitive groups are known, without those."""
+        plan = self.recommended[part]
+        kept = SENSITIVE.get((architecture, part), ()) if plan.calibrated else ()
+        return replace(plan, float_layers=kept)
 
     def offers(self, precision: str) -> bool:
         """Whether an artefact can be asked for in this precision; ``recommended`` where the format has one."""

@@ -94,6 +94,8 @@ def _calibrated(full: Path, path: Path, plan: Plan, samples: Sequence[Sample]) -
         weight_type=QuantType.QInt8,
         op_types_to_quantize=list(_INTEGER),
         nodes_to_quantize=chosen,
+        # Plain extremes let one outlier widen a range: embeddings' cosine 0.959 instead of 0.977.
+        extra_options={"CalibMovingAverage": True},
     )
     return onnx.load(str(path))
 

@@ -81,12 +81,12 @@ class BuildOptions:
     def _offers(self, form: Format) -> Callable[[str], bool]:
         return lambda precision: form.name in self.plans if precision == MIXED else form.offers(precision)
 
-    def plan(self, form: Format, precision: str, part: str) -> Plan:
+    def plan(self, form: Format, precision: str, part: str, architecture: str | None = None) -> Plan:
         """How one graph of an artefact of :meth:`chosen` is compressed."""
         if precision == MIXED:
             plans = self.plans[form.name]
             return plans.get(part, plans["encoder"])
-        return form.recommended[part] if precision == RECOMMENDED else Plan(precision)
+        return form.recommendation(part, architecture) if precision == RECOMMENDED else Plan(precision)
 
     def calibrated(self) -> bool:
         """Whether anything to build needs pictures and prompts to measure ranges on."""

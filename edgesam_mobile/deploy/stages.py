@@ -70,7 +70,7 @@ def plan(options: BuildOptions, provenance: Provenance, spec: Architecture) -> l
     stages = []
     for name, precisions in options.chosen().items():
         for part in parts(options):
-            plans = [options.plan(FORMATS[name], precision, part) for precision in precisions]
+            plans = [options.plan(FORMATS[name], precision, part, spec.name) for precision in precisions]
             stages.append(_stage(FORMATS[name], part, {plan.key: plan for plan in plans}, common))
     return stages
 

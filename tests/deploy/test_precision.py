@@ -1,0 +1,172 @@
+"""Compressed precisions: plans, calibration sets, and what TFLite and ONNX files become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgesam_mobile.deploy.calibration import Calibration, View, graph_inputs
+from edgesam_mobile.deploy.encoder import encoder_graph
+from edgesam_mobile.deploy.formats import FORMATS, Format
+from edgesam_mobile.deploy.layers import layer_names, scope_pattern, within
+from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.deploy.ports import Graph, Port
+from edgesam_mobile.deploy.precision import PRECISIONS, Plan
+from edgesam_mobile.errors import PictureError, UsageError
+from edgesam_mobile.evaluate.calibration import calibration_set
+from edgesam_mobile.model.sam import Sam
+from edgesam_mobile.model.standin import untrained_model
+
+
+class Layers(nn.Module):
+    """Two convolutions and a linear layer with enough weights to compress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 64, 3, padding=1)
+        self.blocks = nn.ModuleList([nn.Conv2d(64, 64, 3, padding=1)])
+        self.head = nn.Linear(64, 32)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        x = self.stem(image.permute(0, 3, 1, 2) / 255)
+        for block in self.blocks:
+            x = torch.relu(block(x))
+        return (self.head(x.mean((2, 3))),)
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    torch.manual_seed(0)
+    ports = (Port("image", (1, 16, 16, 3), "float32", "NHWC", ""),)
+    return Graph("encoder", Layers().eval().requires_grad_(False), ports, (Port("y", (1, 32), "float32", "NX", ""),))
+
+
+@pytest.fixture(scope="module")
+def noise(graph: Graph) -> list[dict[str, torch.Tensor]]:
+    calibration, _ = calibration_set("random:3", 3)
+    return graph_inputs(graph, graph, calibration)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_formats_offer_precisions_that_exist_and_recommend_what_they_offer(form: Format) -> None:
+    assert {*form.precisions, *form.compressed} <= set(PRECISIONS)
+    assert form.offers("recommended") == bool(form.recommended)
+    assert set(form.recommended) in (set(), {"encoder", "decoder", "proposals"})
+    assert all(form.offers(plan.precision) for plan in form.recommended.values())
+
+
+def test_a_plan_with_float_layers_has_a_key_of_its_own_in_any_order() -> None:
+    plain, one, other = Plan("int8"), Plan("int8", ("a", "b")), Plan("int8", ("b", "a"))
+    assert plain.key == "int8" != one.key == other.key
+    assert Plan.from_json(one.to_json()) == one
+
+
+def test_groups_are_whole_names() -> None:
+    assert within("features.1.fc", ["features.1"]) and within("neck", ["neck"])
+    assert not within("features.11.fc", ["features.1"])
+
+
+def test_scopes_leave_lists_of_modules_out(graph: Graph) -> None:
+    assert layer_names(graph) == ["stem", "blocks.0", "head"]
+    assert scope_pattern(graph.module, "blocks.0") == r"/[^/;]*_0[/;]"
+
+
+@pytest.mark.parametrize("spec", [None, "generated:3", "random:2"])
+def test_a_calibration_set_is_the_same_every_time_and_travels(spec: str | None, tmp_path: Path) -> None:
+    first, said = calibration_set(spec, 2)
+    again, _ = calibration_set(spec, 2)
+    first.save(tmp_path / "set.npz")
+    loaded = Calibration.load(tmp_path / "set.npz")
+    assert first.sha256 == again.sha256 == loaded.sha256
+    assert (loaded.source, loaded.pictures, loaded.real) == (first.source, first.pictures, spec != "random:2")
+    assert first.prompts >= len(first.views) > 0
+    assert bool(said) == (spec != "generated:3")  # built-in and random pictures are warned of
+
+
+def test_one_picture_is_warned_of_and_none_refused(tmp_path: Path) -> None:
+    _, said = calibration_set("generated:1", 8)
+    assert said == ["calibrated on a single picture: ranges of others may be wider"]
+    with pytest.raises(PictureError):
+        calibration_set(f"images:{tmp_path}", 8)
+    with pytest.raises(UsageError, match="random"):
+        calibration_set("random:many", 8)
+
+
+def test_other_pixels_or_prompts_are_another_set() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    prompt = (np.zeros((1, 2), np.float32), np.ones(1, np.float32))
+    sets = [
+        Calibration("x", 1, (View(image, (prompt,)),)),
+        Calibration("x", 1, (View(image + 1, (prompt,)),)),
+        Calibration("x", 1, (View(image, (prompt, prompt)),)),
+    ]
+    assert len({one.sha256 for one in sets}) == 3
+
+
+def test_decoders_are_calibrated_with_embeddings_points_and_masks() -> None:
+    from edgesam_mobile.deploy.decoder import decoder_graph
+
+    model: Sam = untrained_model("edge-sam-tiny", image_size=256)
+    encoder, decoder = encoder_graph(model), decoder_graph(model, slots=4, mask_input=True)
+    calibration, _ = calibration_set("generated:1", 1)
+    samples = graph_inputs(decoder, encoder, calibration)
+    assert len(samples) == 2 * calibration.prompts
+    for sample in samples:
+        assert {name: tuple(t.shape) for name, t in sample.items()} == {p.name: p.shape for p in decoder.inputs}
+    assert {float(s["has_mask_input"]) for s in samples} == {0.0, 1.0}
+
+
+def test_calibrated_precisions_without_pictures_are_refused(tmp_path: Path) -> None:
+    from edgesam_mobile.deploy.build import build
+
+    with pytest.raises(UsageError, match="calibrated"):
+        build(BuildOptions("edge-sam-open", targets=("host",), precisions=("int8",)), tmp_path / "p")
+
+
+COMPRESSED = ("fp16", "int8", "int8-weights")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_files_shrink_and_still_compute_nearly_the_same(
+    name: str, graph: Graph, noise: list[dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    import importlib
+
+    from edgesam_mobile.runtime.session import open_session
+
+    form = FORMATS[name]
+    exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
+    plans = {p: Plan(p) for p in ("fp32", *COMPRESSED)} | {"part": Plan("int8", ("blocks.0",))}
+    targets = {tmp_path / f"{label}{form.suffix}": plan for label, plan in plans.items()}
+    reports = exporter.export(graph, targets, noise)
+    sizes = {label: path.stat().st_size for label, path in zip(plans, targets, strict=True)}
+    assert sizes["fp32"] > 1.6 * sizes["fp16"] > 1.3 * sizes["int8"]
+    assert sizes["int8-weights"] < 0.45 * sizes["fp32"]
+
+    def quantised(label: str) -> int:
+        kinds = reports[tmp_path / f"{label}{form.suffix}"].op_types
+        return sum(count for kind, count in kinds.items() if kind in ("QUANTIZE", "QuantizeLinear"))
+
+    assert quantised("int8") >= quantised("part") > quantised("int8-weights") == 0
+    contents = {label: path.read_bytes() for label, path in zip(plans, targets, strict=True)}
+    assert contents["int8"] != contents["part"]  # the layer left out is stored, but not computed, in integers
+    expected = graph.module(noise[0]["image"])[0].numpy()
+    for label, path in zip(plans, targets, strict=True):
+        record = _record(graph)
+        session = open_session(path, record, name, 1)
+        (found,) = session.run({"image": noise[0]["image"].numpy()}).values()
+        assert np.abs(found - expected).max() < (1e-5 if label == "fp32" else 0.05 * np.abs(expected).max()), label
+
+
+def _record(graph: Graph):  # type: ignore[no-untyped-def]
+    from edgesam_mobile.deploy.worker import describe
+    from edgesam_mobile.package.manifest import FileRecord, GraphRecord
+
+    record = FileRecord(path="graph", sha256="0" * 64, bytes=1)
+    return GraphRecord(file=record, op_types={"conv": 1}, **describe(graph, {}))
