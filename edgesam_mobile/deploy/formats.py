@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from edgesam_mobile.deploy.precision import RECOMMENDED, Plan
 
-
 # Groups of layers whose integer arithmetic moves the embedding most: found on TFLite encoders of edge-sam-open and
 # mobile-sam by leaving out one group at a time, then the worst together. Other weights may have others.
 SENSITIVE: Mapping[tuple[str | None, str], tuple[str, ...]] = {
