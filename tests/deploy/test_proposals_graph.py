@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.proposals import proposals_graph
 from edgesam_mobile.deploy.worker import describe
 from edgesam_mobile.errors import UsageError
@@ -96,7 +97,8 @@ def test_other_encoders_are_refused() -> None:
 def exported(graph: Graph, name: str, folder: Path) -> tuple[GraphRecord, Path]:
     form = FORMATS[name]
     path = folder / f"proposals{form.suffix}"
-    report = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}").export(graph, {"fp32": path})["fp32"]
+    exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
+    report = exporter.export(graph, {path: Plan("fp32")}, [])[path]
     record = FileRecord(path=path.name, sha256="0" * 64, bytes=path.stat().st_size if path.is_file() else 1)
     return GraphRecord(file=record, op_types=report.op_types, **describe(graph, report.dtypes)), path
 
