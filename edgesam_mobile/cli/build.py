@@ -126,12 +126,12 @@ def build(
 
 def with_calibration(options: BuildOptions, spec: str | None, pictures: int) -> BuildOptions:
     """The options with pictures to measure ranges on, where anything to build needs them."""
-    from edgesam_mobile.evaluate.calibration import calibration_set
-
     if pictures < 1:
         raise UsageError(f"--calibration-pictures is at least 1, not {pictures}")
     if not options.calibrated():
         return options
+    from edgesam_mobile.evaluate.calibration import calibration_set
+
     calibration, said = calibration_set(spec, pictures)
     for line in said:
         out.warn(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Calibration:
     def prompts(self) -> int:
         return sum(len(view.prompts) for view in self.views)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of all pixels and prompts, in order: the same set gives the same artefact."""
         digest = hashlib.sha256()

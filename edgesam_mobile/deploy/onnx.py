@@ -62,7 +62,7 @@ def _compress(full: Path, path: Path, plan: Plan, samples: Sequence[Sample]) -> 
         converted.topological_sort()  # it appends its casts at the end, where no checker takes them
         model = converted.model
     elif plan.precision == "int8":
-        model = _calibrated(full, path, plan, samples)
+        model = _calibrated(model, full, path, plan, samples)
     if plan.precision.startswith("int8"):
         _store_small(model)
     _drop_traces(model)
@@ -80,8 +80,10 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
         return None if sample is None else {name: tensor.numpy() for name, tensor in sample.items()}
 
 
-def _calibrated(full: Path, path: Path, plan: Plan, samples: Sequence[Sample]) -> onnx.ModelProto:
-    model = onnx.load(str(full))
+def _calibrated(
+    model: onnx.ModelProto, full: Path, path: Path, plan: Plan, samples: Sequence[Sample]
+) -> onnx.ModelProto:
+    """``model`` is what ``full`` holds; the quantiser reads and writes files."""
     weights = {tensor.name for tensor in model.graph.initializer}
     constant = [n for n in model.graph.node if n.op_type in _INTEGER and n.input[1] in weights]
     chosen = [n.name for n in constant if not any(within(scope, plan.float_layers) for scope in _scopes(n))]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgesam_mobile.deploy.calibration import Calibration
 from edgesam_mobile.deploy.formats import FORMATS, TARGETS, Format
-from edgesam_mobile.deploy.precision import MIXED, PRECISIONS, RECOMMENDED, Plan
+from edgesam_mobile.deploy.precision import PRECISIONS, RECOMMENDED, Plan
 from edgesam_mobile.errors import UsageError
 
 
@@ -20,9 +19,8 @@ class BuildOptions:
         weights: a registered name or a checkpoint file.
         model: the registered model that a checkpoint file must fit; ``None`` takes what the file says.
         targets: some of ``ios``, ``android``, ``host``.
-        precisions: keys of :data:`~edgesam_mobile.deploy.precision.PRECISIONS`, ``recommended``, or ``mixed`` (as
-            ``plans`` say); ``None`` takes ``fp16`` and ``fp32`` where a format has them.
-        plans: for ``mixed``: by format, then by graph.
+        precisions: keys of :data:`~edgesam_mobile.deploy.precision.PRECISIONS`, or ``recommended``; ``None`` takes
+            ``fp16`` and ``fp32`` where a format has them.
         calibration: real pictures and prompts, which some precisions need.
         input_size: side of the encoder's square input in pixels; 0 takes what the weights were trained with.
         slots: points a prompt can have (a box takes two); 1 to 64.
@@ -43,7 +41,6 @@ class BuildOptions:
     score: str | None = None
     image_dtype: str = "float32"
     proposals: Path | None = None
-    plans: Mapping[str, Mapping[str, Plan]] = field(default_factory=dict)
     calibration: Calibration | None = None
     offline: bool = False
 
@@ -54,7 +51,7 @@ class BuildOptions:
         unknown = set(self.targets) - set(TARGETS)
         if unknown or not self.targets:
             raise UsageError(f"no target {', '.join(sorted(unknown))!r}", hint=f"choose {', '.join(TARGETS)} or all")
-        if strange := [p for p in self.precisions or () if p not in (*PRECISIONS, RECOMMENDED, MIXED)]:
+        if strange := [p for p in self.precisions or () if p not in (*PRECISIONS, RECOMMENDED)]:
             raise UsageError(f"no precision {strange[0]!r}", hint=f"choose {', '.join(PRECISIONS)} or {RECOMMENDED}")
         if self.score not in (None, "iou", "stability"):
             raise UsageError(f"no score {self.score!r}", hint="choose iou or stability")
@@ -69,23 +66,15 @@ class BuildOptions:
         """
         chosen = {}
         for form in FORMATS.values():
-            wanted = (
-                form.precisions if self.precisions is None else tuple(filter(self._offers(form), self.precisions))
-            )
+            wanted = form.precisions if self.precisions is None else tuple(filter(form.offers, self.precisions))
             if wanted and set(form.targets) & set(self.targets):
                 chosen[form.name] = wanted
         if not chosen:
             raise UsageError(f"no format for {', '.join(self.targets)} offers {', '.join(self.precisions or ())}")
         return chosen
 
-    def _offers(self, form: Format) -> Callable[[str], bool]:
-        return lambda precision: form.name in self.plans if precision == MIXED else form.offers(precision)
-
     def plan(self, form: Format, precision: str, part: str, architecture: str | None = None) -> Plan:
         """How one graph of an artefact of :meth:`chosen` is compressed."""
-        if precision == MIXED:
-            plans = self.plans[form.name]
-            return plans.get(part, plans["encoder"])
         return form.recommendation(part, architecture) if precision == RECOMMENDED else Plan(precision)
 
     def calibrated(self) -> bool:

@@ -39,7 +39,6 @@ PRECISIONS = {
     )
 }
 RECOMMENDED = "recommended"  # asks each format for what was measured to suit its encoder and its decoder
-MIXED = "mixed"  # what `edgesam-mobile quantize` found
 
 
 @dataclass(frozen=True)
