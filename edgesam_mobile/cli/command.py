@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -16,6 +16,10 @@ from edgesam_mobile.cli.output import out
 from edgesam_mobile.errors import EdgeSamError
 
 Function = TypeVar("Function", bound=Callable[..., None])
+Arithmetic = Annotated[
+    Literal["device-like", "exact"],
+    typer.Option(help="Of Core ML, which is interpreted here: device-like rounds half precision, exact does not."),
+]
 
 _JSON = inspect.Parameter(
     "as_json",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgesam_mobile.cli.build import flag_weights
-from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.command import Arithmetic, command
 from edgesam_mobile.cli.output import out
 from edgesam_mobile.errors import UsageError
 from edgesam_mobile.files import atomic_file, sha256_of
@@ -73,11 +73,12 @@ def evaluate(
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst masks.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda (with --weights).")] = "cpu",
+    arithmetic: Arithmetic = "device-like",
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
     """Prompt for every annotated object and compare the masks: mIoU, boundary IoU and, with --boxes, AP.
 
-    Of a package, every artefact that this machine can run is evaluated; Core ML artefacts are not executed.
+    Of a package, every artefact is evaluated; Core ML artefacts are interpreted.
     """
     from edgesam_mobile.evaluate.accuracy import Settings
     from edgesam_mobile.evaluate.data.open import open_source
@@ -92,7 +93,7 @@ def evaluate(
     source = open_source(data)
     task = _Task(source, settings, *_read_boxes(boxes, source), output, overlays)
     if package is not None:
-        subjects, idle = _artifacts(package)
+        subjects, idle = _artifacts(package, arithmetic)
     else:
         assert weights is not None
         subjects, idle = iter([_pytorch(weights, input_size, device, offline)]), []
@@ -116,7 +117,7 @@ def _pytorch(weights: str, input_size: int | None, device: str, offline: bool) -
     return TorchSubject(model.to(device))
 
 
-def _artifacts(package: Path) -> tuple[Iterator[Subject], list[tuple[str, str]]]:
+def _artifacts(package: Path, arithmetic: Arithmetic) -> tuple[Iterator[Subject], list[tuple[str, str]]]:
     """Artefacts to run, opened one after the other, and those that are not executed with the reason."""
     from edgesam_mobile.evaluate.subjects import ArtifactSubject
     from edgesam_mobile.package.manifest import read_manifest
@@ -126,8 +127,12 @@ def _artifacts(package: Path) -> tuple[Iterator[Subject], list[tuple[str, str]]]
     said = manifest.weights
     flag_weights(said.commercial_use, said.licence, said.trained)
     able = [a.id for a in manifest.artifacts if runnable(a.format)]
-    idle = [(a.id, f"{RUNTIMES[a.format].name} does not run here") for a in manifest.artifacts if a.id not in able]
-    return (ArtifactSubject(package, name) for name in able), idle
+    idle = [
+        (a.id, f"{' and '.join(RUNTIMES[a.format].missing())} not installed")
+        for a in manifest.artifacts
+        if a.id not in able
+    ]
+    return (ArtifactSubject(package, name, arithmetic=arithmetic) for name in able), idle
 
 
 def _read_boxes(path: Path | None, source: Source) -> tuple[dict[int, Detections] | None, str | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgesam_mobile.cli.build import flag_weights
-from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.command import Arithmetic, command
 from edgesam_mobile.cli.output import out
 from edgesam_mobile.errors import UsageError
 from edgesam_mobile.weights.registry import DEFAULT
@@ -57,6 +57,7 @@ def predict(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Processor threads for an artefact; all by default.")
     ] = None,
+    arithmetic: Arithmetic = "device-like",
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
     """Segment what the points and the box point at, and write the mask and an overlay picture."""
@@ -78,7 +79,7 @@ def predict(
     picture = read_picture(image)
     _refuse_outside(prompt, (picture.shape[0], picture.shape[1]))
     if artifact is not None:
-        answer = _from_artifact(artifact, picture, prompt, threads)
+        answer = _from_artifact(artifact, picture, prompt, threads, arithmetic)
     else:
         answer = _from_pytorch(weights, picture, prompt, offline)
     write_png(output, answer.mask)
@@ -131,22 +132,26 @@ def _from_pytorch(weights: str, picture: NDArray[np.uint8], prompt: dict[str, An
     return Answer("PyTorch", mask, float(scores[index]), index, (encoded - started) * 1e3, (decoded - encoded) * 1e3)
 
 
-def _from_artifact(where: str, picture: NDArray[np.uint8], prompt: dict[str, Any], threads: int | None) -> Answer:
+def _from_artifact(
+    where: str, picture: NDArray[np.uint8], prompt: dict[str, Any], threads: int | None, arithmetic: Arithmetic
+) -> Answer:
     from edgesam_mobile.package.manifest import read_manifest
     from edgesam_mobile.runtime.predictor import ArtifactPredictor
-    from edgesam_mobile.runtime.session import runnable
+    from edgesam_mobile.runtime.session import RUNTIMES, runnable
 
     folder, _, wanted = where.partition(":") if not Path(where).is_dir() else (where, "", "")
     package = Path(folder)
     manifest = read_manifest(package)
-    able = [a.id for a in manifest.artifacts if runnable(a.format)]
+    # Where no artefact is named, rather one that this machine runs than one that is interpreted.
+    native_first = sorted(manifest.artifacts, key=lambda a: a.format in RUNTIMES and RUNTIMES[a.format].interpreted)
+    able = [a.id for a in native_first if runnable(a.format)]
     named = [a.id for a in manifest.artifacts if a.id == wanted]
     matching = named or [name for name in able if name.startswith(wanted)]
     if not matching:
         hint = f"those that do: {', '.join(able) or 'none'}"
         raise UsageError(f"{folder} has no artefact {wanted!r} that runs here", hint=hint)
     flag_weights(manifest.weights.commercial_use, manifest.weights.licence, manifest.weights.trained)
-    predictor = ArtifactPredictor(package, matching[0], threads=threads)
+    predictor = ArtifactPredictor(package, matching[0], threads=threads, arithmetic=arithmetic)
     started = time.perf_counter()
     predictor.set_image(picture)
     encoded = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgesam_mobile.cli.build import flag_weights
-from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.command import Arithmetic, command
 from edgesam_mobile.cli.output import number, out
 from edgesam_mobile.errors import UsageError, VerificationFailed
 
@@ -37,12 +37,13 @@ def verify(
     overlays: Annotated[
         Path | None, typer.Option(help="Folder to write each artefact's mask to, as pictures.")
     ] = None,
+    arithmetic: Arithmetic = "device-like",
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
-    """Run every artefact that this machine can run and compare its masks with PyTorch's.
+    """Run every artefact and compare its masks with PyTorch's.
 
-    Every file is hashed again. Core ML artefacts are inspected, not executed: only Apple systems run them.
-    Exit code 7 if one fails.
+    Every file is hashed again. Core ML artefacts are interpreted here: that checks the program, not what Apple's
+    processors make of it. Exit code 7 if one fails.
     """
     from edgesam_mobile.evaluate.probes import builtin_pictures
     from edgesam_mobile.evaluate.verify import verify as verify_package
@@ -57,13 +58,15 @@ def verify(
     if overlays is not None and len({picture.stem for picture in pictures}) < len(pictures):
         raise UsageError("two pictures have the same name, and so would their overlays", hint="rename one")
     with out.progress("verifying", len(read_manifest(package).artifacts)) as report:
-        result = verify_package(package, pictures, weights=weights, offline=offline, report=report, keep=keep)
+        result = verify_package(
+            package, pictures, weights=weights, offline=offline, arithmetic=arithmetic, report=report, keep=keep
+        )
     said = result.manifest.weights
     flag_weights(said.commercial_use, said.licence, said.trained)
 
     def human() -> None:
         columns = (
-            "artefact", "result", "mask IoU", "worst", "same best", "logits max abs", "cosine",
+            "artefact", "executed by", "result", "mask IoU", "worst", "same best", "logits max abs", "cosine",
             "embedding max abs", "cosine", "note",
         )  # fmt: skip
         out.table(columns, [_row(check) for check in result.checks])
@@ -95,10 +98,11 @@ def _record(check: Check) -> dict[str, Any]:
 def _row(check: Check) -> tuple[object, ...]:
     if not check.executed:
         result = "FAILED" if check.passed is False else "not executed"
-        return (check.id, result, *["–"] * 7, check.note)
+        return (check.id, "nothing", result, *["–"] * 7, check.note)
     verdicts = {True: "ok", False: "FAILED", None: "for information"}
     return (
         check.id,
+        check.runtime,
         verdicts[check.passed],
         number(check.mask_iou_mean, ".4f"),
         number(check.mask_iou_min, ".4f"),

@@ -17,6 +17,7 @@ from edgesam_mobile.model.predictor import SamPredictor
 from edgesam_mobile.model.registry import architecture
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
+from edgesam_mobile.runtime.session import Arithmetic, runtime_of
 
 # Cells of the embedding decoded together. A processor's caches hold four prompts at an input of 1024 pixels
 # (16 at once take 1.8 times as long a prompt); an accelerator wants more.
@@ -127,13 +128,14 @@ class ArtifactSubject:
         As :class:`ArtifactPredictor`.
     """
 
-    def __init__(self, package: Path, artifact_id: str, *, threads: int | None = None) -> None:
+    def __init__(self, package: Path, artifact_id: str, *, arithmetic: Arithmetic = "device-like") -> None:
         self.name = artifact_id
-        self.predictor = ArtifactPredictor(package, artifact_id, threads=threads)
+        self.predictor = ArtifactPredictor(package, artifact_id, arithmetic=arithmetic)
         self.transform = self.predictor.transform
         artifact, manifest = self.predictor.artifact, self.predictor.manifest
         self.identity = {
             "artifact": artifact_id,
+            "executed_by": runtime_of(artifact.format, arithmetic),
             "encoder_sha256": artifact.encoder.file.sha256,
             "decoder_sha256": artifact.decoder.file.sha256,
             "weights": manifest.weights.name,

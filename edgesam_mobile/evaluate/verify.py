@@ -20,7 +20,7 @@ from edgesam_mobile.model.load import read_weights
 from edgesam_mobile.package.manifest import Artifact, Manifest, check_file, read_manifest
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
-from edgesam_mobile.runtime.session import runnable
+from edgesam_mobile.runtime.session import RUNTIMES, Arithmetic, runnable, runtime_of
 from edgesam_mobile.weights.kept import kept
 from edgesam_mobile.weights.registry import REGISTRY
 
@@ -54,6 +54,7 @@ class Check:
 
     Attributes:
         executed: whether it was run here.
+        runtime: what ran it; an interpreter where a phone has something else.
         passed: ``None`` where nothing was run and nothing is wrong: never to be shown as a success.
         note: what was checked otherwise, or why it failed.
         best_same: answers with the same best mask as PyTorch, out of ``answers``.
@@ -61,6 +62,7 @@ class Check:
 
     id: str
     executed: bool = False
+    runtime: str | None = None
     passed: bool | None = None
     note: str = ""
     embedding_max_abs: float | None = None
@@ -100,6 +102,7 @@ def verify(
     *,
     weights: str | None = None,
     offline: bool = False,
+    arithmetic: Arithmetic = "device-like",
     report: Report = lambda text: None,
     keep: Callable[[str, Path, NDArray[np.bool_]], None] = lambda artifact, picture, mask: None,
 ) -> Verification:
@@ -109,6 +112,7 @@ def verify(
         package: folder that ``edgesam-mobile build`` wrote.
         pictures: at least one picture file.
         weights: where the package's weights are, if neither the registry nor the cache knows.
+        arithmetic: of interpreted artefacts, see :class:`~edgesam_mobile.runtime.session.SessionOptions`.
         report: called once per artefact.
         keep: called with each artefact's id, picture and mask for the first probe.
 
@@ -127,7 +131,7 @@ def verify(
     checks = []
     for artifact in manifest.artifacts:
         if runnable(artifact.format):
-            check = _execute(package, artifact, images, features, references, keep)
+            check = _execute(package, artifact, arithmetic, images, features, references, keep)
         else:
             check = _inspect(package, artifact)
         checks.append(check)
@@ -203,14 +207,17 @@ def _reference(predictor: SamPredictor, manifest: Manifest, probe: Probe, size: 
 def _execute(
     package: Path,
     artifact: Artifact,
+    arithmetic: Arithmetic,
     images: Images,
     features: dict[Path, NDArray[np.float32]],
     references: References,
     keep: Callable[[str, Path, NDArray[np.bool_]], None],
 ) -> Check:
-    check = Check(artifact.id, executed=True)
+    check = Check(artifact.id, executed=True, runtime=runtime_of(artifact.format, arithmetic))
     try:
-        predictor = ArtifactPredictor(package, artifact.id)
+        if RUNTIMES[artifact.format].interpreted:
+            check.note = check_structure(package, artifact)
+        predictor = ArtifactPredictor(package, artifact.id, arithmetic=arithmetic)
         for path, image in images.items():
             predictor.set_image(image)
             _compare_embedding(check, predictor, features[path])
@@ -289,7 +296,9 @@ def _inspect(package: Path, artifact: Artifact) -> Check:
 
 def _compare_upsampling(name: str, exported: References, trained: References) -> Check:
     """How far the exported up-sampling alone moves the masks from those of the trained one; for information."""
-    check = Check(name, executed=True, note="what the exported up-sampling alone changes; not a check")
+    check = Check(
+        name, executed=True, runtime="PyTorch", note="what the exported up-sampling alone changes; not a check"
+    )
     for path, answers in exported.items():
         for found, expected in zip(answers, trained[path], strict=True):
             check.answers += 1

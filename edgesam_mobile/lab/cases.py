@@ -10,7 +10,7 @@ from typing import Literal
 
 from edgesam_mobile.errors import UsageError
 from edgesam_mobile.package.manifest import Artifact, Manifest
-from edgesam_mobile.runtime.session import RUNTIMES, runnable
+from edgesam_mobile.runtime.session import RUNTIMES
 
 Kind = Literal["artifact", "pytorch", "onnx-published"]
 
@@ -101,13 +101,13 @@ def _runtime_name(artifact: Artifact) -> str:
 
 
 def _obstacle(artifact: Artifact) -> str | None:
-    """Why an artefact cannot be executed here; ``None`` if it can."""
-    if runnable(artifact.format):
-        return None
+    """Why an artefact is not timed here; ``None`` if it is."""
     runtime = RUNTIMES.get(artifact.format)
-    if runtime is None or runtime.needs is None:
-        return f"{_runtime_name(artifact)} does not run on this machine"
-    return _missing(runtime.needs)
+    if runtime is None:
+        return f"nothing here executes {artifact.format}"
+    if runtime.interpreted:
+        return "only interpreted here: its times would say nothing"
+    return _missing(*runtime.needs)
 
 
 def _missing(*modules: str) -> str | None:

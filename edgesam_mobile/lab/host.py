@@ -202,9 +202,8 @@ def _artifact(package: Path, manifest: Manifest, case: Case) -> dict[str, Any]:
     artifact = manifest.artifact(case.id)
     for graph in (artifact.encoder, artifact.decoder):
         check_file(package, graph.file)
-    session = RUNTIMES[artifact.format].session
-    assert session is not None
-    return {"module": f"edgesam_mobile.runtime.{session.partition(':')[0]}"}
+    module = RUNTIMES[artifact.format].session.partition(":")[0]
+    return {"module": f"edgesam_mobile.runtime.{module}"}
 
 
 def _outcome(launch: Launch) -> str:

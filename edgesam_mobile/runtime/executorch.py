@@ -1,7 +1,7 @@
 """ExecuTorch on the CPU, with XNNPACK.
 
-Its thread pool takes as many threads as the process may use processors; ``threads`` is not passed on. Benchmarks
-set the process's affinity instead.
+Its thread pool takes as many threads as the process may use processors; ``options.threads`` is not passed on.
+Benchmarks set the process's affinity instead.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from executorch.runtime import Runtime, Verification
 
 from edgesam_mobile.package.manifest import GraphRecord
-from edgesam_mobile.runtime.session import Array
+from edgesam_mobile.runtime.session import Array, SessionOptions
 
 
 class ExecuTorchSession:
-    def __init__(self, path: Path, graph: GraphRecord, threads: int) -> None:
+    def __init__(self, path: Path, graph: GraphRecord, options: SessionOptions) -> None:
         # The method borrows the program's memory: both must live as long as the session.
         self._program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
         method = self._program.load_method("forward")

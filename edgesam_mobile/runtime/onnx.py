@@ -7,16 +7,16 @@ from pathlib import Path
 import onnxruntime
 
 from edgesam_mobile.package.manifest import GraphRecord
-from edgesam_mobile.runtime.session import Array
+from edgesam_mobile.runtime.session import Array, SessionOptions
 
 
 class OnnxSession:
-    def __init__(self, path: Path, graph: GraphRecord, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: its warnings about this machine help nobody
+    def __init__(self, path: Path, graph: GraphRecord, options: SessionOptions) -> None:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.log_severity_level = 3  # errors only: its warnings about this machine help nobody
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class of their own
             raise RuntimeError(str(error)) from error
         self._outputs = [output.name for output in graph.outputs]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from edgesam_mobile.errors import PackageError, UsageError
 from edgesam_mobile.model.geometry import ResizeLongestSide
 from edgesam_mobile.package.manifest import Manifest, check_file, read_manifest
-from edgesam_mobile.runtime.session import Array, Session, open_session
+from edgesam_mobile.runtime.session import Arithmetic, Array, Session, SessionOptions, open_session
 
 Floats = NDArray[np.float32]
 
@@ -47,6 +47,7 @@ class ArtifactPredictor:
         package: folder that ``edgesam-mobile build`` wrote.
         artifact_id: such as ``tflite-fp32``.
         threads: processor threads; ``None`` takes all there are.
+        arithmetic: of interpreted artefacts, see :class:`~edgesam_mobile.runtime.session.SessionOptions`.
 
     Raises:
         PackageError: the package is damaged, or its runtime refuses a file.
@@ -54,13 +55,20 @@ class ArtifactPredictor:
         EnvironmentMissing: nothing on this machine executes the format.
     """
 
-    def __init__(self, package: Path, artifact_id: str, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        package: Path,
+        artifact_id: str,
+        *,
+        threads: int | None = None,
+        arithmetic: Arithmetic = "device-like",
+    ) -> None:
         self.manifest: Manifest = read_manifest(package)
         self.artifact = self.manifest.artifact(artifact_id)
-        count = threads or os.cpu_count() or 1
+        options = SessionOptions(threads or os.cpu_count() or 1, arithmetic)
         encoder, decoder, name = self.artifact.encoder, self.artifact.decoder, self.artifact.format
-        self.encoder = open_session(check_file(package, encoder.file), encoder, name, count)
-        self.decoder = open_session(check_file(package, decoder.file), decoder, name, count)
+        self.encoder = open_session(check_file(package, encoder.file), encoder, name, options)
+        self.decoder = open_session(check_file(package, decoder.file), decoder, name, options)
         self.transform = ResizeLongestSide(self.manifest.picture.size)
         self._embedding: Array | None = None
         self.original_size: tuple[int, int] | None = None
@@ -80,7 +88,7 @@ class ArtifactPredictor:
         """H x W x 3 uint8 RGB to the encoder's input."""
         port = self.artifact.encoder.inputs[0]
         resized = self.transform.apply_image(image)
-        pixels = resized if port.dtype == "uint8" else resized.astype(np.float32)
+        pixels = resized if port.dtype in ("uint8", "image") else resized.astype(np.float32)
         padded = self.transform.pad_image(pixels, self.manifest.picture.pad_rgb)
         batch = padded[None] if port.layout == "NHWC" else padded.transpose(2, 0, 1)[None]
         return np.ascontiguousarray(batch)

@@ -6,22 +6,41 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesam_mobile.errors import EnvironmentMissing, PackageError
+from edgesam_mobile.errors import EnvironmentMissing, PackageError, UsageError
 from edgesam_mobile.package.manifest import GraphRecord
 from edgesam_mobile.runtime.hush import hushed
 
 Array = NDArray[np.generic]
+Arithmetic = Literal["device-like", "exact"]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a graph is run.
+
+    Attributes:
+        threads: processor threads.
+        arithmetic: of what is interpreted here: ``"device-like"`` rounds half precision as a device does at least;
+            ``"exact"`` does not round, to tell whether the program is right. Other runtimes compute as they do.
+    """
+
+    threads: int
+    arithmetic: Arithmetic = "device-like"
+
+    def __post_init__(self) -> None:
+        if self.arithmetic not in get_args(Arithmetic):
+            raise UsageError(f"no arithmetic {self.arithmetic!r}", hint="choose device-like or exact")
 
 
 class Session(Protocol):
-    """A loaded graph. Constructed with the file, its record in the manifest, and a number of threads."""
+    """A loaded graph."""
 
-    def __init__(self, path: Path, graph: GraphRecord, threads: int) -> None: ...
+    def __init__(self, path: Path, graph: GraphRecord, options: SessionOptions) -> None: ...
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Named inputs to named outputs, shapes and types as the manifest says."""
@@ -30,49 +49,71 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """What executes a format here; ``session`` is ``None`` where nothing can."""
+    """What executes a format here.
+
+    Attributes:
+        session: module of this room and class in it.
+        needs: modules that must be installed.
+        interpreted: on a phone something else executes the format: masks tell how good it is, times tell nothing.
+    """
 
     name: str
-    session: str | None
-    needs: str | None = None
-    extra: str | None = None
+    session: str
+    needs: tuple[str, ...]
+    extra: str
+    interpreted: bool = False
+
+    def missing(self) -> list[str]:
+        """Which of ``needs`` are not installed."""
+        return [module for module in self.needs if importlib.util.find_spec(module) is None]
 
 
 RUNTIMES = {
-    "onnx": Runtime("ONNX Runtime", "onnx:OnnxSession", "onnxruntime", "onnx"),
-    "tflite": Runtime("LiteRT", "tflite:TfliteSession", "ai_edge_litert", "tflite"),
-    "executorch-xnnpack": Runtime("ExecuTorch", "executorch:ExecuTorchSession", "executorch", "executorch"),
-    "coreml": Runtime("Core ML", None),
-    "executorch-coreml": Runtime("ExecuTorch with Core ML", None),
+    "onnx": Runtime("ONNX Runtime", "onnx:OnnxSession", ("onnxruntime",), "onnx"),
+    "tflite": Runtime("LiteRT", "tflite:TfliteSession", ("ai_edge_litert",), "tflite"),
+    "executorch-xnnpack": Runtime("ExecuTorch", "executorch:ExecuTorchSession", ("executorch",), "executorch"),
+    "coreml": Runtime("interpreter", "coreml.session:CoremlSession", ("coremltools",), "coreml", interpreted=True),
+    "executorch-coreml": Runtime(
+        "interpreter",
+        "coreml.session:EmbeddedCoremlSession",
+        ("executorch", "coremltools"),
+        "executorch",
+        interpreted=True,
+    ),
 }
+
+
+def runtime_of(format_name: str, arithmetic: Arithmetic) -> str:
+    """What executes a format here, in words; of what is interpreted, with the arithmetic."""
+    runtime = RUNTIMES[format_name]
+    return f"{runtime.name} ({arithmetic})" if runtime.interpreted else runtime.name
 
 
 def runnable(format_name: str) -> bool:
     """Whether artefacts of this format can be executed on this machine."""
     runtime = RUNTIMES.get(format_name)
-    return bool(runtime and runtime.needs and importlib.util.find_spec(runtime.needs))
+    return runtime is not None and not runtime.missing()
 
 
-def open_session(path: Path, graph: GraphRecord, format_name: str, threads: int) -> Session:
+def open_session(path: Path, graph: GraphRecord, format_name: str, options: SessionOptions) -> Session:
     """Load one graph.
 
     Raises:
-        EnvironmentMissing: the format has no runtime here.
+        EnvironmentMissing: the format has no runtime here, or it is not installed.
         PackageError: the runtime refuses the file.
     """
     runtime = RUNTIMES.get(format_name)
-    if runtime is None or runtime.session is None:
-        raise EnvironmentMissing(
-            f"{format_name} artefacts cannot be executed on this machine", hint="choose tflite, onnx or executorch"
-        )
-    if not runnable(format_name):
+    if runtime is None:
+        known = ", ".join(RUNTIMES)
+        raise EnvironmentMissing(f"nothing here executes {format_name} artefacts", hint=f"known are {known}")
+    if absent := runtime.missing():
         hint = f'pip install "edgesam-mobile[{runtime.extra}]"'
-        raise EnvironmentMissing(f"{runtime.name} is not installed", hint=hint)
+        raise EnvironmentMissing(f"{format_name} artefacts need {' and '.join(absent)} here", hint=hint)
     module, name = runtime.session.split(":")
     try:
         with hushed():
             session = getattr(importlib.import_module(f"edgesam_mobile.runtime.{module}"), name)
-            loaded: Session = session(path, graph, threads)
+            loaded: Session = session(path, graph, options)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise PackageError(f"{runtime.name} cannot load {path}: {reason}", hint="build the package again") from error

@@ -7,12 +7,12 @@ from pathlib import Path
 from ai_edge_litert.interpreter import Interpreter
 
 from edgesam_mobile.package.manifest import GraphRecord
-from edgesam_mobile.runtime.session import Array
+from edgesam_mobile.runtime.session import Array, SessionOptions
 
 
 class TfliteSession:
-    def __init__(self, path: Path, graph: GraphRecord, threads: int) -> None:
-        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    def __init__(self, path: Path, graph: GraphRecord, options: SessionOptions) -> None:
+        self._interpreter = Interpreter(model_path=str(path), num_threads=options.threads)
         # Now rather than at the first run: the delegate announces itself, and loading is when to fail.
         self._interpreter.allocate_tensors()
         self._runner = self._interpreter.get_signature_runner()
