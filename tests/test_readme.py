@@ -70,7 +70,8 @@ def test_the_main_job_prints_one_table_with_every_artefact(newcomer: Path) -> No
     for artefact in ("tflite-fp32", "tflite-fp16", "executorch-xnnpack-fp32", "onnx-fp32", "pytorch-eager"):
         assert ids.count(artefact) == 1
     for artefact in ("coreml-fp16", "coreml-fp32", "executorch-coreml-fp16"):
-        assert "not executed" in " ".join(rows[ids.index(artefact)])
+        # Interpreted: masks are measured, times are not.
+        assert rows[ids.index(artefact)][-4:] == ["–"] * 4 and float(rows[ids.index(artefact)][3]) > 0.99
 
 
 @pytest.mark.slow

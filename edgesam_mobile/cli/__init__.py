@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from edgesam_mobile import __version__
@@ -39,5 +41,10 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; the exit code tells what happened (see :mod:`edgesam_mobile.errors`)."""
+    """Run the command line; the exit code tells what happened (see :mod:`edgesam_mobile.errors`).
+
+    Threads of PyTorch that wait for each other sleep instead of spinning, unless the user says otherwise: beside
+    another busy process the spinning ones took 25 times as long. Benchmarks undo it for the processes they time.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()

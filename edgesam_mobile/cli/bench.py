@@ -116,7 +116,7 @@ def _show(result: BenchResult, reports: list[CaseReport]) -> None:
     out.say(f"{machine.cpu}, {machine.cores} cores, {machine.system}, {load}")
     out.say("host timings say nothing about a phone")
     rows = [_row(r) for r in reports]
-    rows += [(s.id, "–", "not executed", *["–"] * 8) for s in result.prepared.skipped]
+    rows += [(s.id, "–", "not timed", *["–"] * 8) for s in result.prepared.skipped]
     out.table(_COLUMNS, rows)
     for skipped in result.prepared.skipped:
         out.say(f"{skipped.id}: {skipped.reason}")

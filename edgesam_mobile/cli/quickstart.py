@@ -118,7 +118,7 @@ def _show(rows: list[dict[str, Any]], timed: BenchResult) -> None:
     out.table(columns, [_cells(row) for row in rows])
     out.say(
         "mask IoU: against PyTorch over both pictures and six prompts each (baselines: one prompt); "
-        "ms: medians of a quick run (use `bench` for figures)"
+        "ms: medians of a quick run (use `bench` for figures); Core ML is interpreted here and so not timed"
     )
 
 

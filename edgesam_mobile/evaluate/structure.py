@@ -27,7 +27,7 @@ def check_structure(package: Path, artifact: Artifact) -> str:
         for graph in (artifact.encoder, artifact.decoder):
             check(package / graph.file.path, graph)
     what = {
-        "coreml": "shapes and operations",
+        "coreml": "shapes, operations and weights",
         "executorch-coreml": "program header and method",
     }
     return f"{what[artifact.format]} as in the manifest"
@@ -35,11 +35,13 @@ def check_structure(package: Path, artifact: Artifact) -> str:
 
 def _check_coreml(path: Path, graph: GraphRecord) -> None:
     _need("coremltools", "coreml")
+    from edgesam_mobile.runtime.coreml.interpreter import Interpreter
     from edgesam_mobile.runtime.coreml.program import read_program
     from edgesam_mobile.runtime.coreml.types import ProgramError
 
     try:
         program = read_program(path)
+        Interpreter(program)  # reads every constant, and fits all shapes to each other
     except ProgramError as error:
         raise VerificationFailed(f"{path} is not a readable Core ML package: {error}") from error
     made = {name: kind for operation in program.operations for name, kind in operation.outputs}

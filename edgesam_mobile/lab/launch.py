@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -92,6 +93,8 @@ def run_launch(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            # As runtimes wait by their own defaults; the command line has set it for its own work.
+            env={name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"},
             encoding="utf-8",
             errors="replace",
             start_new_session=True,

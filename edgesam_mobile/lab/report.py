@@ -97,7 +97,7 @@ def as_record(result: BenchResult, reports: list[CaseReport]) -> dict[str, Any]:
         "partial": result.partial,
         "seconds": result.seconds,
         "cases": [{"key": r.case.key, **asdict(r)} for r in reports],
-        "not_executed": [asdict(skipped) for skipped in prepared.skipped],
+        "not_timed": [asdict(skipped) for skipped in prepared.skipped],
         "launches": [_launch_record(launch) for launch in result.launches],
     }
 

@@ -138,7 +138,7 @@ def test_files_shrink_and_still_compute_nearly_the_same(
 ) -> None:
     import importlib
 
-    from edgesam_mobile.runtime.session import open_session
+    from edgesam_mobile.runtime.session import SessionOptions, open_session
 
     form = FORMATS[name]
     exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
@@ -159,7 +159,7 @@ def test_files_shrink_and_still_compute_nearly_the_same(
     expected = graph.module(noise[0]["image"])[0].numpy()
     for label, path in zip(plans, targets, strict=True):
         record = _record(graph)
-        session = open_session(path, record, name, 1)
+        session = open_session(path, record, name, SessionOptions(threads=1))
         (found,) = session.run({"image": noise[0]["image"].numpy()}).values()
         assert np.abs(found - expected).max() < (1e-5 if label == "fp32" else 0.05 * np.abs(expected).max()), label
 

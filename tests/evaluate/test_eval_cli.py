@@ -12,6 +12,7 @@ from data_sets import annotation, coco, jpeg
 from package_copies import copy_package
 
 from edgesam_mobile.model.standin import write_standin
+from edgesam_mobile.runtime import session
 
 GENERATED = ("--data", "generated:2", "--input-size", "256", "--prompts", "box", "--refine", "1", "--offline")
 
@@ -126,18 +127,21 @@ def test_bad_calls_are_refused_in_one_line(
 
 
 @pytest.mark.slow
-def test_artefacts_score_as_pytorch_does_and_core_ml_is_not_executed(
-    edge_sam_package: Path, standin_file: Path, tmp_path: Path
+def test_artefacts_score_as_pytorch_does_and_what_has_no_runtime_is_not_executed(
+    edge_sam_package: Path, standin_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = copy_package(edge_sam_package, tmp_path / "package", "onnx-fp32", "coreml-fp16")
+    monkeypatch.setattr(session, "runnable", lambda name: name != "tflite")
+    package = copy_package(edge_sam_package, tmp_path / "package", "onnx-fp32", "coreml-fp16", "tflite-fp32")
     words = ("--data", "generated:1", "--prompts", "box,centre", "--refine", "1", "--mask", "best", "--json")
-    artifact, idle = json.loads(call("eval", package, *words).stdout)["entries"]
+    *artifacts, idle = json.loads(call("eval", package, *words).stdout)["entries"]
     (reference,) = json.loads(call("eval", "--weights", standin_file, *words).stdout)["entries"]
-    assert (idle["subject"], idle["executed"]) == ("coreml-fp16", False)
+    assert (idle["subject"], idle["executed"]) == ("tflite-fp32", False)
     assert "results" not in idle
-    for label, mean in artifact["results"].items():
-        # The artefact's up-sampling is bilinear, PyTorch's bicubic.
-        assert mean["miou"] == pytest.approx(reference["results"][label]["miou"], abs=0.05)
-    only = copy_package(package, tmp_path / "apple", "coreml-fp16")
+    assert {entry["subject"] for entry in artifacts} == {"onnx-fp32", "coreml-fp16"}
+    for artifact in artifacts:
+        for label, mean in artifact["results"].items():
+            # The artefacts' up-sampling is bilinear, PyTorch's bicubic.
+            assert mean["miou"] == pytest.approx(reference["results"][label]["miou"], abs=0.05)
+    only = copy_package(package, tmp_path / "only", "tflite-fp32")
     told = call("eval", only, *words[:-1], "--quiet")
     assert (told.stdout, told.exit_code) == ("not executed\n", 0)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from edgesam_mobile.deploy.formats import FORMATS
-from edgesam_mobile.errors import EnvironmentMissing, PackageError
+from edgesam_mobile.errors import EnvironmentMissing, PackageError, UsageError
 from edgesam_mobile.package.manifest import GraphRecord
 from edgesam_mobile.runtime.hush import hushed
-from edgesam_mobile.runtime.session import RUNTIMES, open_session, runnable
+from edgesam_mobile.runtime.session import RUNTIMES, SessionOptions, open_session, runnable
 
-EXECUTABLE = ("onnx", "tflite", "executorch-xnnpack")
+EXECUTABLE = ("onnx", "tflite", "executorch-xnnpack", "coreml", "executorch-coreml")
+ONE_THREAD = SessionOptions(threads=1)
 PORT = {"name": "image", "shape": [1, 3, 8, 8], "dtype": "float32", "layout": "NCHW", "meaning": ""}
 FILE = {"path": "encoder", "sha256": "0" * 64, "bytes": 1}
 RECORD = GraphRecord.model_validate(
@@ -98,23 +99,24 @@ def test_hushed_leaves_no_descriptor_open() -> None:
 def test_every_format_that_is_built_has_a_line_in_the_table() -> None:
     assert RUNTIMES.keys() == FORMATS.keys()
     for name, runtime in RUNTIMES.items():
-        assert (runtime.session is None) == (runtime.needs is None) == (name not in EXECUTABLE)
+        assert runtime.interpreted == ("coreml" in name)
 
 
 @pytest.mark.parametrize("name", EXECUTABLE)
 def test_a_format_is_runnable_where_its_runtime_is_installed(name: str) -> None:
-    needs = RUNTIMES[name].needs
-    assert needs is not None
-    assert runnable(name) == (importlib.util.find_spec(needs) is not None)
+    assert runnable(name) == all(importlib.util.find_spec(module) for module in RUNTIMES[name].needs)
 
 
-@pytest.mark.parametrize("name", ["coreml", "executorch-coreml", "unheard-of"])
-def test_formats_that_nothing_here_executes_say_so(name: str, tmp_path: Path) -> None:
-    assert not runnable(name)
-    with pytest.raises(EnvironmentMissing, match=f"{name} artefacts cannot be executed on this machine") as caught:
-        open_session(tmp_path / "model", RECORD, name, 1)
-    assert caught.value.hint is not None
-    assert "tflite, onnx or executorch" in caught.value.hint
+def test_a_format_that_nothing_here_executes_says_so(tmp_path: Path) -> None:
+    assert not runnable("unheard-of")
+    with pytest.raises(EnvironmentMissing, match="nothing here executes unheard-of artefacts") as caught:
+        open_session(tmp_path / "model", RECORD, "unheard-of", ONE_THREAD)
+    assert caught.value.hint == f"known are {', '.join(RUNTIMES)}"
+
+
+def test_arithmetic_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="no arithmetic 'fast'"):
+        SessionOptions(1, "fast")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", EXECUTABLE)
@@ -124,7 +126,7 @@ def test_a_file_that_is_no_model_is_refused_by_each_runtime_in_one_line(name: st
     path = tmp_path / "encoder"
     path.write_bytes(b"this is not a model" * 100)
     with pytest.raises(PackageError, match="cannot load") as caught:
-        open_session(path, RECORD, name, 1)
+        open_session(path, RECORD, name, ONE_THREAD)
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.hint == "build the package again"
@@ -136,10 +138,10 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_installs
         "sys.modules['onnxruntime'] = None  # as if it were not there\n"
         "from edgesam_mobile.runtime.session import open_session, runnable\n"
         "try:\n"
-        "    open_session(None, None, 'onnx', 1)\n"
+        "    open_session(None, None, 'onnx', None)\n"
         "except Exception as error:\n"
         "    print(type(error).__name__, error.message, error.hint, sep='|')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    expected = 'EnvironmentMissing|ONNX Runtime is not installed|pip install "edgesam-mobile[onnx]"\n'
+    expected = 'EnvironmentMissing|onnx artefacts need onnxruntime here|pip install "edgesam-mobile[onnx]"\n'
     assert done.stdout == expected, done.stderr

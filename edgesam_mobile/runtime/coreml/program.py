@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections import Counter
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -110,14 +108,6 @@ class Program:
         """How often each operation occurs, without constants."""
         return dict(sorted(Counter(o.type for o in self.operations if o.type != "const").items()))
 
-    def op_types(self) -> dict[str, int]:
-        """How often each operation occurs, without constants."""
-        return dict(sorted(Counter(o.type for o in self.operations if o.type != "const").items()))
-
-    def op_types(self) -> dict[str, int]:
-        """How often each operation occurs, without constants."""
-        return dict(sorted(Counter(o.type for o in self.operations if o.type != "const").items()))
-
 
 def read_program(package: Path, function: str = "main") -> Program:
     """Read one function of an ``.mlpackage``.
@@ -171,7 +161,9 @@ class _Reader:
         for name in block.outputs:
             if name not in known:
                 raise ProgramError(f"its output {name} is made by no operation")
-        features = {port.name: _feature(port, inputs) for port in description.input if port.name in inputs}
+        made = {name: kind for operation in operations for name, kind in operation.outputs} | inputs
+        features = _features(description.input, inputs)
+        _features(description.output, {name: made[name] for name in block.outputs})
         return Program(message.opset, inputs, tuple(block.outputs), tuple(operations), features)
 
     def operation(self, item: Any) -> Operation:
@@ -259,9 +251,20 @@ def _immediate(tensor: Any, kind: TensorType, where: str) -> Constant:
     return to_torch(array, kind.dtype, shape)
 
 
-def _feature(port: Any, inputs: Mapping[str, TensorType]) -> Feature:
+def _features(ports: Any, kinds: Mapping[str, TensorType]) -> dict[str, Feature]:
+    """What applications see, which must be what the function has."""
+    if {port.name for port in ports} != set(kinds):
+        raise ProgramError(f"it describes {sorted(p.name for p in ports)}, its function has {sorted(kinds)}")
+    return {port.name: _feature(port, kinds[port.name]) for port in ports}
+
+
+def _feature(port: Any, kind: TensorType) -> Feature:
     if port.type.WhichOneof("Type") != "imageType":
-        return Feature(port.name, inputs[port.name])
+        said = tuple(port.type.multiArrayType.shape)  # empty where any shape will do
+        fits = len(said) == len(kind.shape) and all(n in (s, None) for s, n in zip(said, kind.shape, strict=True))
+        if said and not fits:
+            raise ProgramError(f"it describes {port.name} as {list(said)}, its function has {kind}")
+        return Feature(port.name, kind)
     spaces = type(port.type.imageType).DESCRIPTOR.fields_by_name["colorSpace"].enum_type.values_by_number
     number = port.type.imageType.colorSpace
-    return Feature(port.name, inputs[port.name], spaces[number].name if number in spaces else str(number))
+    return Feature(port.name, kind, spaces[number].name if number in spaces else str(number))
