@@ -1,13 +1,15 @@
-"""Core ML: ``.mlpackage`` programs for iOS 16 and later. Converted here, executed only by Apple systems."""
+"""Core ML: ``.mlpackage`` programs for iOS 16 and later."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import coremltools as ct
+import coremltools.optimize.coreml as cto
 import numpy as np
 import torch
 
@@ -23,30 +25,71 @@ _ALWAYS_FLOAT32 = {"point_coords", "point_labels"}
 def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:  # noqa: ARG001
     """Convert once per precision from one exported program.
 
-    The encoder takes an RGB image (a ``CVPixelBuffer``); in ``fp16`` the embedding and the masks are half
-    precision, so that nothing is converted between encoder and decoder.
+    The encoder takes an RGB image (a ``CVPixelBuffer``). All but ``fp32`` compute in half precision, and their
+    embedding and masks are half precision, so that nothing is converted between encoder and decoder. ``int8-weights``
+    and palettes compress what is stored; layers that a plan leaves out are stored in half precision.
     """
     program = torch.export.export(graph.module, graph.examples(), strict=False).run_decompositions({})
-    return {path: _convert(graph, program, plan.precision, path) for path, plan in targets.items()}
+    return {path: _convert(graph, program, plan, path) for path, plan in targets.items()}
 
 
-def _convert(graph: Graph, program: torch.export.ExportedProgram, precision: str, path: Path) -> ExportReport:
-    half = precision == "fp16"
+def _convert(graph: Graph, program: torch.export.ExportedProgram, plan: Plan, path: Path) -> ExportReport:
+    half = plan.precision != "fp32"
     dtypes = {port.name: _dtype(port, half) for port in (*graph.inputs, *graph.outputs)}
     compute = ct.transform.FP16ComputePrecision(op_selector=_half(graph)) if half else ct.precision.FLOAT32
     model = ct.convert(
         program,
         inputs=[_input(port, dtypes[port.name]) for port in graph.inputs],
         outputs=[ct.TensorType(name=port.name, dtype=_NUMPY[dtypes[port.name]]) for port in graph.outputs],
-        minimum_deployment_target=ct.target.iOS16,
+        minimum_deployment_target=ct.target.iOS18 if plan.precision in _IOS18 else ct.target.iOS16,
         compute_precision=compute,
     )
+    if plan.precision in _COMPRESSORS:
+        model = _COMPRESSORS[plan.precision](model, _left_out(model.get_spec(), plan))
     model.save(str(path))
     # A debugging aid of coremltools that is no part of the package format.
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
     return ExportReport(op_types(path), dtypes)
 
 
+def _left_out(spec: Any, plan: Plan) -> dict[str, None]:
+    """Constants that a compressor must leave alone, by name: those of layers that the plan leaves out.
+
+    The exporter calls a parameter by its place in the module, as in ``p_encoder_neck_2_weight``.
+    """
+    prefixes = tuple(f"p_{layer.replace('.', '_')}_" for layer in plan.float_layers)
+    constants = (op.outputs[0].name for op in _operations(spec) if op.type == "const")
+    return {name: None for name in constants if name.startswith(prefixes)}
+
+
+def _linear(model: Any, left_out: dict[str, None]) -> Any:
+    config = cto.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=_SMALLEST)
+    return cto.linear_quantize_weights(model, cto.OptimizationConfig(config, op_name_configs=left_out))
+
+
+def _palette(bits: int, group: int, model: Any, left_out: dict[str, None]) -> Any:
+    granularity = "per_grouped_channel" if group else "per_tensor"
+    config = cto.OpPalettizerConfig(
+        # The clusters of 256 values are found fast enough only where they are evenly spaced.
+        mode="kmeans" if bits < 8 else "uniform",
+        nbits=bits,
+        granularity=granularity,
+        group_size=group,
+        num_kmeans_workers=1,
+        weight_threshold=_SMALLEST,
+    )
+    return cto.palettize_weights(model, cto.OptimizationConfig(config, op_name_configs=left_out))
+
+
+_SMALLEST = 1024  # weights of fewer numbers stay as they are
+_IOS18 = ("palette4-grouped",)
+_COMPRESSORS: dict[str, Callable[[Any, dict[str, None]], Any]] = {
+    "int8-weights": _linear,
+    "palette8": partial(_palette, 8, 0),
+    "palette6": partial(_palette, 6, 0),
+    "palette4": partial(_palette, 4, 0),
+    "palette4-grouped": partial(_palette, 4, 16),
+}
 _NUMPY = {"float16": np.float16, "float32": np.float32}
 
 
@@ -83,8 +126,11 @@ def op_types(path: Path) -> dict[str, int]:
         Exception: whatever coremltools or protobuf raise on a damaged package.
     """
     spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
-    counts: Counter[str] = Counter()
+    counts = Counter(op.type for op in _operations(spec) if op.type != "const")
+    return dict(sorted(counts.items()))
+
+
+def _operations(spec: Any) -> Iterator[Any]:
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
-            counts.update(op.type for op in block.operations if op.type != "const")
-    return dict(sorted(counts.items()))
+            yield from block.operations

@@ -1,4 +1,4 @@
-"""ExecuTorch with Core ML: ``.pte`` whose work Apple's runtime does. Lowered here, executed only by Apple systems."""
+"""ExecuTorch with Core ML: ``.pte`` whose work Apple's runtime does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import coremltools as ct
+import torch
 from executorch.backends.apple.coreml.compiler import CoreMLBackend
 from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 
@@ -15,15 +16,21 @@ from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
 
-_COMPUTE = {"fp16": ct.precision.FLOAT16, "fp32": ct.precision.FLOAT32}
+_WEIGHTS = {"int8-weights": {"mode": "linear_symmetric", "dtype": "int8", "granularity": "per_channel"}}
 
 
 def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:  # noqa: ARG001
-    """Lower for iOS 16 and later; inputs and outputs stay in single precision."""
+    """Lower for iOS 16 and later; inputs and outputs stay in single precision, all else is half precision.
+
+    ``int8-weights`` stores weights in 8 bits: all of them, since this backend cannot leave any out.
+    """
+    program = torch.export.export(graph.module, graph.examples(), strict=False)
     reports = {}
     for path, plan in targets.items():
         specs = CoreMLBackend.generate_compile_specs(
-            compute_precision=_COMPUTE[plan.precision], minimum_deployment_target=ct.target.iOS16
+            minimum_deployment_target=ct.target.iOS16,
+            compute_precision=ct.precision.FLOAT16,
+            op_linear_quantizer_config=_WEIGHTS.get(plan.precision),
         )
-        reports[path] = lower(graph, CoreMLPartitioner(compile_specs=specs), path)
+        reports[path] = lower(program, [CoreMLPartitioner(compile_specs=specs)], path)
     return reports

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from executorch.exir import to_edge_transform_and_lower
 from executorch.exir.lowered_backend_module import get_lowered_submodules
 
-from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.report import ExportReport
 
 
-def lower(graph: Graph, partitioner: Any, path: Path) -> ExportReport:
-    """Lower ``graph`` with one partitioner and write the program.
+def lower(program: Any, partitioners: Sequence[Any], path: Path) -> ExportReport:
+    """Lower an exported program, each part by the first partitioner that takes it, and write the result.
 
-    Operations that the backend took are listed by name; those left to ExecuTorch's portable kernels carry
+    Operations that a backend took are listed by name; those left to ExecuTorch's portable kernels carry
     ``(portable)`` behind it, since they are what slows a model down.
     """
-    program = torch.export.export(graph.module, graph.examples(), strict=False)
-    edge = to_edge_transform_and_lower(program, partitioner=[partitioner])
+    edge = to_edge_transform_and_lower(program, partitioner=list(partitioners))
     top = edge.exported_program().graph_module
     counts = Counter(f"{name} (portable)" for name in _operations(top))
     for _, lowered, _ in get_lowered_submodules(top):
