@@ -25,7 +25,6 @@ from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
 
-
 _INTEGER = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 
 

@@ -7,16 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from edgesam_mobile.deploy.precision import RECOMMENDED, Plan
 
-# Groups of layers whose integer arithmetic moves the embedding most: found on TFLite encoders of edge-sam-open and
-# mobile-sam by leaving out one group at a time, then the worst together. Other weights may have others.
-SENSITIVE: Mapping[tuple[str | None, str], tuple[str, ...]] = {
-    ("edge-sam", "encoder"): (
-        "encoder.features.16",
-        "encoder.features.17",
-        "encoder.features.22",
-        "encoder.neck.2",
-    ),
-    ("mobile-sam", "encoder"): (
+# Groups of layers whose integer arithmetic moves the embedding most, by architecture: found on TFLite encoders of
+# edge-sam-open and mobile-sam by leaving out one group at a time, then the worst together. Other weights may have
+# others.
+_SENSITIVE = {
+    "edge-sam": ("encoder.features.16", "encoder.features.17", "encoder.features.22", "encoder.neck.2"),
+    "mobile-sam": (
         "encoder.layers.0.blocks.0",
         "encoder.layers.0.blocks.1",
         "encoder.layers.0.downsample.conv2",
@@ -37,8 +33,10 @@ class Format:
         precisions: those built where none is asked for.
         compressed: further ones that it offers, see :mod:`edgesam_mobile.deploy.precision`.
         recommended: what its encoder and its decoder are to be compressed to, by graph.
+        sensitive: groups of layers that the recommended encoder leaves in floating point, by architecture.
         channels_last: N x H x W x C pictures and embeddings instead of N x C x H x W.
-        folded: the decoder's form of attention (see :mod:`edgesam_mobile.deploy.attention`).
+        folded: the decoder's form of attention (see :mod:`edgesam_mobile.deploy.attention`) where weights are not
+            compressed: folding makes products of them, which are no weights any more.
         newer_os: what some precisions need beyond ``minimum_os``.
         packages: distributions whose versions decide what the exporter writes.
     """
@@ -52,6 +50,7 @@ class Format:
     extra: str
     compressed: tuple[str, ...] = ()
     recommended: Mapping[str, Plan] = field(default_factory=dict)
+    sensitive: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     channels_last: bool = False
     folded: bool = False
     minimum_os: str | None = None
@@ -64,8 +63,8 @@ class Format:
     def recommendation(self, part: str, architecture: str | None) -> Plan:
         """The recommended plan of a graph; of an architecture whose sensitive groups are known, without those."""
         plan = self.recommended[part]
-        kept = SENSITIVE.get((architecture, part), ()) if plan.calibrated else ()
-        return replace(plan, float_layers=kept)
+        sensitive = self.sensitive.get(architecture or "", ()) if part == "encoder" else ()
+        return replace(plan, float_layers=sensitive)
 
     def offers(self, precision: str) -> bool:
         """Whether an artefact can be asked for in this precision; ``recommended`` where the format has one."""
@@ -74,6 +73,10 @@ class Format:
         return precision in (*self.precisions, *self.compressed)
 
 
+_SMALL_WEIGHTS = {
+    part: Plan("int8-weights", reason="computed in half precision, as the Neural Engine does")
+    for part in ("encoder", "decoder", "proposals")
+}
 _COREML = Format(
     name="coreml",
     exporter="coreml",
@@ -82,7 +85,10 @@ _COREML = Format(
     precisions=("fp16", "fp32"),
     packages=("coremltools",),
     extra="coreml",
+    compressed=("int8-weights", "palette8", "palette6", "palette4", "palette4-grouped"),
+    recommended=_SMALL_WEIGHTS,
     minimum_os="iOS 16",
+    newer_os={"palette4-grouped": "iOS 18"},
 )
 _EXECUTORCH_COREML = Format(
     name="executorch-coreml",
@@ -92,6 +98,8 @@ _EXECUTORCH_COREML = Format(
     precisions=("fp16",),
     packages=("executorch", "coremltools"),
     extra="executorch",
+    compressed=("int8-weights",),
+    recommended=_SMALL_WEIGHTS,
     minimum_os="iOS 16",
 )
 _TFLITE = Format(
@@ -108,6 +116,7 @@ _TFLITE = Format(
         "proposals": Plan("int8"),
         "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
     },
+    sensitive=_SENSITIVE,
     channels_last=True,
     minimum_os="Android 8 (API 26)",
 )
@@ -117,8 +126,14 @@ _EXECUTORCH_XNNPACK = Format(
     suffix=".pte",
     targets=("android",),
     precisions=("fp32",),
-    packages=("executorch",),
+    packages=("executorch", "torchao"),
     extra="executorch",
+    compressed=("int8", "int8-dynamic"),
+    recommended={
+        "encoder": Plan("int8"),
+        "proposals": Plan("int8"),
+        "decoder": Plan("int8-dynamic", reason="calibrated ranges cost masks of small objects"),
+    },
     folded=True,
     minimum_os="Android 8 (API 26)",
 )
@@ -136,6 +151,7 @@ _ONNX = Format(
         "proposals": Plan("int8"),
         "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
     },
+    sensitive=_SENSITIVE,
     folded=True,
 )
 

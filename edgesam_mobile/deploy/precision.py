@@ -56,6 +56,11 @@ class Plan:
     reason: str = ""
 
     @property
+    def small(self) -> bool:
+        """Whether weights are stored in fewer than 16 bits."""
+        return self.precision not in ("fp32", "fp16")
+
+    @property
     def calibrated(self) -> bool:
         return PRECISIONS[self.precision].calibrated
 

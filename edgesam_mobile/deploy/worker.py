@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from edgesam_mobile.deploy.calibration import Calibration, Sample, graph_inputs
 from edgesam_mobile.deploy.decoder import decoder_graph
 from edgesam_mobile.deploy.encoder import encoder_graph
-from edgesam_mobile.deploy.formats import FORMATS
+from edgesam_mobile.deploy.formats import FORMATS, Format
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.proposals import proposals_graph
@@ -48,22 +48,23 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
     calibration = Calibration.load(Path(job["calibration"])) if job["calibration"] else None
     for part, wanted in job["parts"].items():
         started = time.monotonic()
-        graph = build_graph(model, part, job["options"], form.name)
         targets = {Path(one["folder"]) / f"{part}{form.suffix}": Plan.from_json(one["plan"]) for one in wanted}
-        samples: list[Sample] = []
-        if calibration and any(plan.calibrated for plan in targets.values()):
-            encoder = graph if part == "encoder" else build_graph(model, "encoder", job["options"], form.name)
-            samples = graph_inputs(graph, encoder, calibration)
-        for path, report in exporter.export(graph, targets, samples).items():
-            record = {"graph": describe(graph, report.dtypes), "op_types": report.op_types}
-            (path.parent / "report.json").write_text(json.dumps(record))
+        for folded in sorted({form.folded and not plan.small for plan in targets.values()}):
+            graph = build_graph(model, part, job["options"], form, folded=folded)
+            chosen = {path: plan for path, plan in targets.items() if (form.folded and not plan.small) == folded}
+            samples: list[Sample] = []
+            if calibration and any(plan.calibrated for plan in chosen.values()):
+                encoder = graph if part == "encoder" else build_graph(model, "encoder", job["options"], form)
+                samples = graph_inputs(graph, encoder, calibration)
+            for path, report in exporter.export(graph, chosen, samples).items():
+                record = {"graph": describe(graph, report.dtypes), "op_types": report.op_types}
+                (path.parent / "report.json").write_text(json.dumps(record))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         _answer(answers, {"part": part, "seconds": time.monotonic() - started, "peak_bytes": peak})
 
 
-def build_graph(model: Any, part: str, options: dict[str, Any], format_name: str) -> Graph:
-    """One of the graphs in the form that a format wants."""
-    form = FORMATS[format_name]
+def build_graph(model: Any, part: str, options: dict[str, Any], form: Format, *, folded: bool = False) -> Graph:
+    """One of the graphs in the form that a format wants; ``folded`` is the decoder's form of attention."""
     dtype = options["image_dtype"] if form.channels_last else "float32"
     if part == "encoder":
         return encoder_graph(model, channels_last=form.channels_last, image_dtype=dtype)
@@ -77,7 +78,7 @@ def build_graph(model: Any, part: str, options: dict[str, Any], format_name: str
         mask_input=options["mask_input"],
         score=options["score"],
         channels_last=form.channels_last,
-        folded=form.folded,
+        folded=folded,
     )
 
 
