@@ -14,7 +14,7 @@ import typer
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import Arithmetic, command
 from edgesam_mobile.cli.output import out
-from edgesam_mobile.errors import UsageError
+from edgesam_mobile.errors import UsageError, VerificationFailed
 from edgesam_mobile.files import atomic_file, sha256_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgesam_mobile.evaluate.average_precision import Detections
     from edgesam_mobile.evaluate.data.samples import Source
     from edgesam_mobile.evaluate.subjects import Subject
+    from edgesam_mobile.package.manifest import Accuracy
 
 app = typer.Typer()
 
@@ -47,6 +48,7 @@ class _Task:
     examples=(
         "edgesam-mobile eval --weights mobile-sam --data coco:coco-val100 -o eval.json",
         "edgesam-mobile eval out --data coco:instances_val2017.json:val2017 --limit 200 --prompts box",
+        'edgesam-mobile eval out --data coco:coco-val100 --budget "miou_drop<=0.5" --record',
         "edgesam-mobile eval --weights student.safetensors --data generated:50 --input-size 512 --overlays worst",
         "edgesam-mobile eval --weights mobile-sam --data coco:coco-val100 --boxes detections.json --json",
     ),
@@ -55,7 +57,8 @@ def evaluate(
     data: Annotated[str, typer.Option(help="coco:DIR, coco:FILE.json:IMAGES, lvis:…, sa1b:PATH or generated:N.")],
     package: Annotated[Path | None, typer.Argument(help="Folder that `build` wrote; or give --weights.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Registered weights or a checkpoint file, run by PyTorch.")
+        str | None,
+        typer.Option(help="Registered weights or a checkpoint file, run by PyTorch; beside a package: its own."),
     ] = None,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the input in pixels, if not the weights' own (with --weights).")
@@ -73,18 +76,26 @@ def evaluate(
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst masks.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda (with --weights).")] = "cpu",
+    budget: Annotated[
+        str | None, typer.Option(help='What an artefact may lose, such as "miou_drop<=0.5": exit code 7 beyond.')
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Put the table into the package's manifest and model card.")
+    ] = False,
     arithmetic: Arithmetic = "device-like",
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
     """Prompt for every annotated object and compare the masks: mIoU, boundary IoU and, with --boxes, AP.
 
-    Of a package, every artefact is evaluated; Core ML artefacts are interpreted.
+    Of a package, every artefact is evaluated beside the PyTorch model it was built from; Core ML is interpreted.
     """
     from edgesam_mobile.evaluate.accuracy import Settings
     from edgesam_mobile.evaluate.data.open import open_source
 
-    if (package is None) == (weights is None):
-        raise UsageError("give a package or --weights, one of them", hint="such as --weights mobile-sam")
+    if package is None and weights is None:
+        raise UsageError("give a package or --weights", hint="such as --weights mobile-sam")
+    if package is None and (budget is not None or record):
+        raise UsageError("--budget and --record go with a package", hint="name the folder that `build` wrote")
     if package is not None and (input_size is not None or device != "cpu"):
         raise UsageError("--input-size and --device go with --weights", hint="a package is built for one input size")
     if overlays is not None and overlays.exists() and not overlays.is_dir():
@@ -93,13 +104,48 @@ def evaluate(
     source = open_source(data)
     task = _Task(source, settings, *_read_boxes(boxes, source), output, overlays)
     if package is not None:
-        subjects, idle = _artifacts(package, arithmetic)
-    else:
-        assert weights is not None
-        subjects, idle = iter([_pytorch(weights, input_size, device, offline)]), []
-    entries = [_evaluate(subject, task) for subject in subjects]
+        _evaluate_package(package, weights, task, budget, record, arithmetic, offline)
+        return
+    assert weights is not None
+    _tell([_evaluate(_pytorch(weights, input_size, device, offline), task)], task)
+
+
+def _evaluate_package(
+    package: Path,
+    weights: str | None,
+    task: _Task,
+    budget: str | None,
+    record: bool,
+    arithmetic: Arithmetic,
+    offline: bool,
+) -> None:
+    from edgesam_mobile.evaluate import table
+    from edgesam_mobile.evaluate.reference import reference_model, weights_source
+    from edgesam_mobile.evaluate.subjects import TorchSubject
+    from edgesam_mobile.package.manifest import read_manifest
+
+    allowed = table.parse_budget(budget) if budget is not None else None
+    manifest = read_manifest(package)
+    subjects, idle = _artifacts(package, arithmetic)
+    model = reference_model(manifest, weights_source(manifest, weights, offline=offline), offline=offline)
+    entries = [_evaluate(TorchSubject(model), task)]
+    entries += [_evaluate(subject, task) for subject in subjects]
+    reference, *found = [entry.pop("evaluation") for entry in entries]
+    accuracy = table.accuracy_table(
+        manifest,
+        task.source.spec,
+        reference,
+        {entry["subject"]: one for entry, one in zip(entries[1:], found, strict=True)},
+        arithmetic=arithmetic,
+        budget=allowed,
+    )
     entries += [{"subject": name, "executed": False, "note": note} for name, note in idle]
-    _tell(entries, task)
+    if record:
+        table.record(package, accuracy)
+    failed = table.over_budget(accuracy)
+    _tell(entries, task, accuracy)
+    if failed:
+        raise VerificationFailed(f"over the budget {budget}: {', '.join(failed)}", hint="the table says by how much")
 
 
 def _pytorch(weights: str, input_size: int | None, device: str, offline: bool) -> Subject:
@@ -201,15 +247,20 @@ def _evaluate(subject: Subject, task: _Task) -> dict[str, Any]:
         "seconds_per_picture": result.seconds / result.pictures,
         "overlays": [str(path) for path in written],
         "journal": journal.path if journal else None,
+        "evaluation": result,
     }
 
 
-def _tell(entries: list[dict[str, Any]], task: _Task) -> None:
+def _tell(entries: list[dict[str, Any]], task: _Task, accuracy: Accuracy | None = None) -> None:
     """Write and print the result; only then is what helps to go on removed."""
     journals = [path for entry in entries if (path := entry.pop("journal", None))]
+    for entry in entries:
+        entry.pop("evaluation", None)
     ap = "COCO's, by pycocotools' COCOeval" + (", not LVIS's federated AP" if task.source.spec[:4] == "lvis" else "")
     protocol = {**task.settings.protocol(), **({"ap": ap} if task.boxes is not None else {})}
     data = {"data": task.source.spec, "protocol": protocol, "entries": entries}
+    if accuracy is not None:
+        data["accuracy"] = accuracy.model_dump(mode="json")
     if task.output is not None:
         with atomic_file(task.output) as temporary:
             temporary.write_text(json.dumps({"schema": _SCHEMA, **data}, indent=2) + "\n", encoding="utf-8")
@@ -218,6 +269,8 @@ def _tell(entries: list[dict[str, Any]], task: _Task) -> None:
     executed = [entry for entry in entries if entry["executed"]]
 
     def human() -> None:
+        if accuracy is not None:
+            _show_accuracy(accuracy)
         out.table(("subject", "prompt", "mIoU", "boundary IoU", "small", "medium", "large"), list(_rows(entries)))
         if task.boxes is not None:
             columns = ("subject", "mask AP", "AP50", "AP75", "small", "medium", "large")
@@ -246,6 +299,17 @@ def _rows(entries: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
         for label, mean in entry["results"].items():
             shown = (mean[key] for key in ("miou", "boundary_iou", "small", "medium", "large"))
             yield (entry["subject"], label, *map(_percent, shown))
+
+
+def _show_accuracy(accuracy: Accuracy) -> None:
+    """One row an artefact: mean IoU by prompt, with the points lost against PyTorch."""
+    full = accuracy.reference
+    rows = [("pytorch", "PyTorch", "–", *(f"{value:.1f}" for value in full.values()), "–")]
+    for row in accuracy.rows:
+        means = (f"{row.miou[label]:.1f} ({row.miou[label] - value:+.2f})" for label, value in full.items())
+        same = "–" if row.same_best is None else f"{row.same_best:.1%}"
+        rows.append((row.artifact, row.executed_by, f"{row.bytes / 1e6:.1f}", *means, same))
+    out.table(("artefact", "executed by", "MB", *full, "same best"), rows)
 
 
 def _percent(share: float | None) -> str:

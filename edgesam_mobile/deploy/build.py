@@ -23,7 +23,7 @@ from edgesam_mobile.model.load import read_weights
 from edgesam_mobile.model.prior import PriorRule
 from edgesam_mobile.model.registry import Architecture, architecture
 from edgesam_mobile.model.sam import MASK_THRESHOLD, PIXEL_MEAN, Provenance
-from edgesam_mobile.package.card import model_card
+from edgesam_mobile.package.card import CARD_NAME, model_card
 from edgesam_mobile.package.manifest import (
     FILE_NAME,
     Artifact,
@@ -143,7 +143,7 @@ def _assemble(
         git=_git_state(),
     )
     write_manifest(folder, manifest)
-    (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+    (folder / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
     return manifest
 
 

@@ -104,8 +104,8 @@ class Evaluation:
     """What was found.
 
     Attributes:
-        records: per object: its annotation's ``id``, picture's ``index`` and ``name``, ``area``, and ``iou`` and
-            ``boundary_iou`` in the order of :attr:`Settings.labels`.
+        records: per object: its annotation's ``id``, picture's ``index`` and ``name``, ``area``, and in the order of
+            :attr:`Settings.labels` ``iou``, ``boundary_iou`` and ``shown`` (which mask an application shows).
         objects: evaluated; ``sizes`` counts them by size.
         skipped: objects that could not be prompted, as (picture, annotation, reason).
         corrupt: pictures that could not be read, as (name, reason).
@@ -271,15 +271,17 @@ def _objects(
     truths = [item.instance.mask(size) for item in chunk]
     edges = [boundary(truth) for truth in truths]
     records: list[dict[str, Any]] = [
-        {"id": item.instance.identifier, "area": item.instance.area, "iou": [], "boundary_iou": []} for item in chunk
+        {"id": item.instance.identifier, "area": item.instance.area, "iou": [], "boundary_iou": [], "shown": []}
+        for item in chunk
     ]
     for kind in settings.prompts:
         prompts = [first_prompt(kind, item, truth) for item, truth in zip(chunk, truths, strict=True)]
         identifiers = [item.instance.identifier for item in chunk]
         rounds = _rounds(subject, prompts, truths, identifiers, settings, PROMPTS.index(kind))
-        for masks in rounds:
-            for record, mask, truth, edge in zip(records, masks, truths, edges, strict=True):
+        for masks, shown in rounds:
+            for record, mask, which, truth, edge in zip(records, masks, shown, truths, edges, strict=True):
                 record["iou"].append(mask_iou(mask, truth))
+                record["shown"].append(int(which))
                 record["boundary_iou"].append(mask_iou(boundary(mask), edge))
     return records
 
@@ -296,12 +298,12 @@ def _rounds(
     identifiers: Sequence[int],
     settings: Settings,
     stream: int,
-) -> Iterator[list[Bools]]:
-    """Masks of the first prompts, then after each added point, at the picture's size."""
+) -> Iterator[tuple[list[Bools], NDArray[np.int64]]]:
+    """Masks of the first prompts, then after each added point, at the picture's size; and which one is to show."""
     best, transform = settings.mask == "best", subject.transform
-    logits = subject.answer(prompts, best=best)
+    logits, shown = subject.answer(prompts, best=best)
     masks = [enlarge(subject, one, truths[0].shape) for one in logits]
-    yield masks
+    yield masks, shown
     for number in range(settings.refine):
         changed = []
         for i, (truth, identifier) in enumerate(zip(truths, identifiers, strict=True)):
@@ -311,10 +313,10 @@ def _rounds(
                 prompts[i] = prompts[i].with_point(*point)
                 changed.append(i)
         if changed:
-            logits[changed] = subject.answer([prompts[i] for i in changed], best=best)
+            logits[changed], shown[changed] = subject.answer([prompts[i] for i in changed], best=best)
             for i in changed:
                 masks[i] = enlarge(subject, logits[i], truths[i].shape)
-        yield masks
+        yield masks, shown
 
 
 def enlarge(subject: Subject, logits: NDArray[np.float32], size: tuple[int, ...]) -> Bools:

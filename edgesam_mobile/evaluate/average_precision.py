@@ -91,7 +91,7 @@ def masks_of(subject: Subject, detections: Detections, size: tuple[int, int], *,
         chunk = detections[start : start + _CHUNK]
         boxes = [np.clip(np.array(d.box), 0, limit) for d in chunk]
         sound = [i for i, box in enumerate(boxes) if box[2] > box[0] and box[3] > box[1]]
-        logits = dict(zip(sound, subject.answer([Prompt(boxes[i]) for i in sound], best=best), strict=True))
+        logits = dict(zip(sound, subject.answer([Prompt(boxes[i]) for i in sound], best=best).logits, strict=True))
         for i, detection in enumerate(chunk):
             mask = np.zeros(size, dtype=np.bool_)
             if i in logits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -48,6 +48,18 @@ class Prompt:
         return Prompt(self.box, np.concatenate([self.points, [point]]), (*self.labels, label))
 
 
+class Answers(NamedTuple):
+    """To P prompts.
+
+    Attributes:
+        logits: P x s x s of one mask a prompt: of the first mask token, or of the one to show.
+        shown: P; which of the four masks is the one to show.
+    """
+
+    logits: NDArray[np.float32]
+    shown: NDArray[np.int64]
+
+
 class Subject(Protocol):
     """A model that answers prompts on a picture.
 
@@ -65,8 +77,8 @@ class Subject(Protocol):
         """Embed a picture: RGB, H x W x 3."""
         ...
 
-    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> NDArray[np.float32]:
-        """Logits P x s x s of one mask a prompt: of the first mask token, or (``best``) of the one to show."""
+    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> Answers:
+        """One mask a prompt: of the first mask token, or (``best``) of the one to show."""
         ...
 
 
@@ -89,15 +101,15 @@ class TorchSubject:
     def set_image(self, image: NDArray[np.uint8]) -> None:
         self.predictor.set_image(image)
 
-    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> NDArray[np.float32]:
+    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> Answers:
         side = self.predictor.model.image_size // 4
-        answers = np.empty((len(prompts), side, side), np.float32)
+        answers = Answers(np.empty((len(prompts), side, side), np.float32), np.empty(len(prompts), np.int64))
         cells = _CPU_CELLS if self.predictor.model.device.type == "cpu" else _CUDA_CELLS
         for chunk in _alike(prompts, max(1, cells // (side // 4) ** 2)):
-            answers[chunk] = self._decode([prompts[number] for number in chunk], best)
+            answers.logits[chunk], answers.shown[chunk] = self._decode([prompts[number] for number in chunk], best)
         return answers
 
-    def _decode(self, prompts: Sequence[Prompt], best: bool) -> NDArray[np.float32]:
+    def _decode(self, prompts: Sequence[Prompt], best: bool) -> Answers:
         size, device = self.predictor.original_size, self.predictor.model.device
         assert size is not None
 
@@ -110,15 +122,12 @@ class TorchSubject:
         if prompts[0].labels:
             coords = self.transform.apply_coords(np.array([p.points for p in prompts]), size)
             points = (tensor(coords), tensor([p.labels for p in prompts]))
-        if not best:
-            logits, _ = self.predictor.predict_torch(points, boxes, None, 1)
-            return logits[:, 0].float().cpu().numpy()
         logits, iou = self.predictor.predict_torch(points, boxes, None, 4)
         every = logits.float().cpu().numpy()
         scores = iou.float().cpu().numpy() if self.predictor.score == "iou" else stability_score(every)
         point_masks = architecture(self.predictor.model.architecture).point_masks
-        chosen = [best_mask(row, has_box=has_box, point_masks=point_masks) for row in scores]
-        return np.asarray(every[np.arange(len(every)), chosen])
+        shown = np.array([best_mask(row, has_box=has_box, point_masks=point_masks) for row in scores], np.int64)
+        return Answers(every[np.arange(len(every)), shown] if best else every[:, 0], shown)
 
 
 class ArtifactSubject:
@@ -147,13 +156,14 @@ class ArtifactSubject:
     def set_image(self, image: NDArray[np.uint8]) -> None:
         self.predictor.set_image(image)
 
-    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> NDArray[np.float32]:
+    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> Answers:
         side = self.predictor.manifest.mask.low_resolution
-        answers = np.empty((len(prompts), side, side), np.float32)
+        answers = Answers(np.empty((len(prompts), side, side), np.float32), np.empty(len(prompts), np.int64))
         for number, prompt in enumerate(prompts):
             points, labels = (prompt.points, prompt.labels) if prompt.labels else (None, None)
             decoded = self.predictor.decode(self.predictor.prompt(points, labels, prompt.box))
-            answers[number] = decoded.best_mask if best else decoded.masks[0]
+            answers.logits[number] = decoded.best_mask if best else decoded.masks[0]
+            answers.shown[number] = decoded.best
         return answers
 
 

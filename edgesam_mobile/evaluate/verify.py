@@ -10,19 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError, WeightsError
+from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError
 from edgesam_mobile.evaluate.metrics import cosine, mask_iou, max_abs_error
 from edgesam_mobile.evaluate.probes import PROBES, Probe
+from edgesam_mobile.evaluate.reference import reference_model, weights_source
 from edgesam_mobile.evaluate.structure import check_structure
-from edgesam_mobile.model import SamPredictor, load_model
+from edgesam_mobile.model import SamPredictor
 from edgesam_mobile.model.choice import best_mask
-from edgesam_mobile.model.load import read_weights
 from edgesam_mobile.package.manifest import Artifact, Manifest, check_file, read_manifest
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
 from edgesam_mobile.runtime.session import RUNTIMES, Arithmetic, runnable, runtime_of
-from edgesam_mobile.weights.kept import kept
-from edgesam_mobile.weights.registry import REGISTRY
 
 Report = Callable[[str], None]
 
@@ -126,7 +124,7 @@ def verify(
         check_file(package, record)
     images = {path: read_picture(path) for path in pictures}
     probes = [probe for probe in PROBES if probe.slots() <= manifest.prompt.slots]
-    source = _weights_source(manifest, weights, offline)
+    source = weights_source(manifest, weights, offline=offline)
     features, references = _references(manifest, source, images, probes, offline)
     checks = []
     for artifact in manifest.artifacts:
@@ -143,30 +141,6 @@ def verify(
     return Verification(manifest, [str(path) for path in pictures], checks)
 
 
-def _weights_source(manifest: Manifest, given: str | None, offline: bool) -> str:
-    """The name or file of the package's weights; a file that a user names is checked before a model is made of it."""
-    if given is not None:
-        _, _, provenance = read_weights(given, offline=offline)
-        _refuse_others(manifest, given, provenance.weights_sha256)
-        return given
-    if manifest.weights.name in REGISTRY:
-        return manifest.weights.name
-    copy = kept(manifest.weights.sha256)
-    if copy is None:
-        raise WeightsError(
-            f"the weights that the package was built from ({manifest.weights.name}) are not at hand",
-            hint="name them with --weights FILE",
-        )
-    return str(copy)
-
-
-def _refuse_others(manifest: Manifest, source: str, sha256: str) -> None:
-    if sha256 != manifest.weights.sha256:
-        raise WeightsError(
-            f"{source} are not the weights that the package was built from", hint="name those with --weights FILE"
-        )
-
-
 Images = dict[Path, NDArray[np.uint8]]
 References = dict[Path, list[Reference]]
 
@@ -181,10 +155,7 @@ def _references(
     upsample: str | None = None,
 ) -> tuple[dict[Path, NDArray[np.float32]], References]:
     """PyTorch's embeddings and answers, with the up-sampling that was exported unless another is asked for."""
-    mode = upsample or manifest.upsample
-    model = load_model(source, upsample=mode, image_size=manifest.picture.size, offline=offline)
-    assert model.provenance is not None
-    _refuse_others(manifest, source, model.provenance.weights_sha256)
+    model = reference_model(manifest, source, upsample=upsample, offline=offline)
     predictor = SamPredictor(model, score=manifest.mask.score)
     features, answers = {}, {}
     for path, image in images.items():

@@ -40,7 +40,7 @@ def write_worst(subject: Subject, source: Source, result: Evaluation, folder: Pa
         target = next(t for t in usable_objects(sample, image.shape[:2])[0] if t.instance.identifier == record["id"])
         truth = target.instance.mask(image.shape[:2])
         prompt = first_prompt(kind, target, truth)
-        mask = enlarge(subject, subject.answer([prompt], best=best)[0], truth.shape)
+        mask = enlarge(subject, subject.answer([prompt], best=best).logits[0], truth.shape)
         pair = [overlay(image, each, prompt.points, prompt.labels, prompt.box) for each in (truth, mask)]
         name = f"{subject.name}-{record['iou'][0]:.3f}-{Path(record['name']).stem}-{record['id']}.png"
         write_png(folder / name, np.concatenate(pair, axis=1))

@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from edgesam_mobile.package.manifest import FILE_NAME, Manifest, TensorSpec
+from edgesam_mobile.package.manifest import FILE_NAME, Accuracy, Manifest, TensorSpec
+
+CARD_NAME = "MODEL_CARD.md"
 
 # What the Hugging Face Hub knows by these names; every other licence is "other" there, with a name of its own.
 _HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0")
@@ -15,7 +17,7 @@ _HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0
 def model_card(manifest: Manifest) -> str:
     """``MODEL_CARD.md``: front matter for the Hugging Face Hub, then what the package is and how to call it.
 
-    It states what the manifest states and no measured figure: accuracy and speed belong to whoever measured them.
+    It states what the manifest states; of figures, those that ``edgesam-mobile eval --record`` put there.
     """
     sections = (
         _front_matter(manifest),
@@ -26,6 +28,7 @@ def model_card(manifest: Manifest) -> str:
         _outputs(manifest),
         *_prior(manifest),
         _artefacts(manifest),
+        *_accuracy(manifest),
         _tensors(manifest),
         _provenance(manifest),
         _unverified(manifest),
@@ -148,6 +151,40 @@ def _artefacts(manifest: Manifest) -> str:
     return "## Artefacts\n\n" + _table(columns, rows)
 
 
+def _accuracy(manifest: Manifest) -> list[str]:
+    """One row an artefact: mean IoU in percent, and points lost against PyTorch."""
+    table = manifest.accuracy
+    if table is None:
+        return []
+    text = (
+        f"Mean IoU in percent over {table.objects} objects on {table.pictures} pictures of `{_cell(table.data)}`, "
+        f"measured {_cell(table.measured)}; in brackets the points lost against PyTorch in single precision. "
+        "An interpreter stands for Apple's processors: it rounds half precision, and knows nothing else of them."
+    )
+    if table.budget is not None:
+        text += f" Budget: {table.budget:g} points of the first column."
+    columns = ("artefact", "executed by", "MB", *table.reference, "same best mask")
+    reference = ("PyTorch", "PyTorch", "–", *(f"{value:.1f}" for value in table.reference.values()), "–")
+    said = "; ".join(f"{_cell(name)}: {_cell(rule)}" for name, rule in table.protocol.items())
+    return [f"## Accuracy\n\n{text}\n\n" + _table(columns, [reference, *_accuracy_rows(table)]) + f"\n\n{said}."]
+
+
+def _accuracy_rows(table: Accuracy) -> list[Sequence[object]]:
+    return [
+        (
+            row.artifact,
+            row.executed_by,
+            f"{row.bytes / 1e6:.1f}",
+            *(
+                f"{row.miou[label]:.1f} ({row.miou[label] - full:+.1f})" if label in row.miou else "–"
+                for label, full in table.reference.items()
+            ),
+            "–" if row.same_best is None else f"{row.same_best:.1%}",
+        )
+        for row in table.rows
+    ]
+
+
 def _tensors(manifest: Manifest) -> str:
     """One table for each distinct signature: most formats share theirs."""
     users: dict[str, list[str]] = {}
@@ -189,13 +226,12 @@ def _unverified(manifest: Manifest) -> str:
     items = ["**Running on a phone.** The build runs on a computer; nothing here was run on a phone or an emulator."]
     if any("coreml" in artifact.format for artifact in manifest.artifacts):
         items.append(
-            "**Core ML execution.** Core ML runs on Apple systems only. The build writes these files and checks "
-            "their structure; it does not execute them."
+            "**Core ML on Apple's processors.** Elsewhere its programs are interpreted: that tells whether a program "
+            "is right, and what half precision does to it."
         )
-    items.append(
-        "**Accuracy and speed.** This card holds no such figures: none were measured for it. Measure with your own "
-        "pictures on your own devices."
-    )
+    if manifest.accuracy is None:
+        items.append("**Accuracy.** This card holds no such figures: none were measured for it.")
+    items.append("**Speed.** This card holds no such figures. Measure on your own devices.")
     return "## What was not verified\n\n" + "\n".join(f"- {item}" for item in items)
 
 

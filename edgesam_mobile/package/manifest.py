@@ -199,6 +199,42 @@ class CalibrationRecord(_Part):
     real: bool = True
 
 
+class AccuracyRow(_Part):
+    """One artefact's masks on annotated objects.
+
+    Attributes:
+        executed_by: runtime here; an interpreter where a phone has something else.
+        miou: mean IoU in percent by prompt, such as ``box``, ``box+1``, ``centre``.
+        boundary_iou: likewise.
+        same_best: share of the first prompts for which the artefact shows the same of the four masks as PyTorch.
+    """
+
+    artifact: Identifier
+    executed_by: str
+    bytes: Positive
+    miou: dict[str, float]
+    boundary_iou: dict[str, float]
+    same_best: float | None = None
+
+
+class Accuracy(_Part):
+    """A measured accuracy table, as ``edgesam-mobile eval --record`` puts it in.
+
+    Attributes:
+        reference: mean IoU of the PyTorch model in single precision, by prompt.
+        budget: points of the first prompt's mean IoU that an artefact may lose.
+    """
+
+    data: str
+    pictures: Positive
+    objects: Positive
+    protocol: dict[str, str]
+    measured: str
+    reference: dict[str, float]
+    budget: float | None = None
+    rows: list[AccuracyRow]
+
+
 class Git(_Part):
     """State of the project's checkout at build time; absent where it was installed as a package."""
 
@@ -225,6 +261,7 @@ class Manifest(_Part):
     mask: Mask
     prior: Prior | None = None
     calibration: CalibrationRecord | None = None
+    accuracy: Accuracy | None = None
     artifacts: list[Artifact] = Field(min_length=1)
     tools: dict[str, str]
     git: Git | None = None

@@ -23,7 +23,7 @@ from edgesam_mobile.evaluate.correction import correction_point
 from edgesam_mobile.evaluate.data.open import open_source
 from edgesam_mobile.evaluate.journal import Journal
 from edgesam_mobile.evaluate.metrics import boundary, boundary_iou, mask_iou
-from edgesam_mobile.evaluate.subjects import Prompt, TorchSubject
+from edgesam_mobile.evaluate.subjects import Answers, Prompt, TorchSubject
 from edgesam_mobile.evaluate.worst import write_worst
 from edgesam_mobile.model.choice import best_mask, stability_score
 from edgesam_mobile.model.geometry import ResizeLongestSide
@@ -50,7 +50,7 @@ class Drawer:
     def set_image(self, image: npt.NDArray[np.uint8]) -> None:
         self.pictures += 1
 
-    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> npt.NDArray[np.float32]:
+    def answer(self, prompts: Sequence[Prompt], *, best: bool) -> Answers:
         self.asked += prompts
         answers = np.full((len(prompts), 64, 64), -1, np.float32)
         for answer, prompt in zip(answers, prompts, strict=True):
@@ -62,7 +62,7 @@ class Drawer:
                 answer[y - 4 : y + 4, x - 4 : x + 4] = 1
             else:
                 answer[:] = 1
-        return answers
+        return Answers(answers, np.zeros(len(prompts), np.int64))
 
 
 def run(folder: Path, subject: Drawer, settings: Settings, **more: Any) -> Evaluation:
@@ -212,13 +212,12 @@ def test_prompts_decoded_together_get_the_masks_of_prompts_decoded_alone(best: b
     ]  # fmt: skip
     subject.set_image(image)
     alone.set_image(image)
-    answers = subject.answer(prompts, best=best)
-    for answer, prompt in zip(answers, prompts, strict=True):
+    for answer, shown, prompt in zip(*subject.answer(prompts, best=best), prompts, strict=True):
         points = (prompt.points, prompt.labels) if prompt.labels else (None, None)
         _, scores, logits = alone.predict(*points, prompt.box, num_multimask_outputs=4)
         assert np.allclose(scores, stability_score(logits))
-        chosen = best_mask(scores, has_box=prompt.box is not None, point_masks=4) if best else 0
-        np.testing.assert_allclose(answer, logits[chosen], atol=2e-5)
+        assert shown == best_mask(scores, has_box=prompt.box is not None, point_masks=4)
+        np.testing.assert_allclose(answer, logits[shown if best else 0], atol=2e-5)
 
 
 def test_an_evaluation_cut_short_goes_on(folder: Path, tmp_path: Path) -> None:

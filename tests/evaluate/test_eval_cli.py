@@ -11,9 +11,12 @@ from command_line import call, entries, refusal
 from data_sets import annotation, coco, jpeg
 from package_copies import copy_package
 
+from edgesam_mobile.evaluate.table import over_budget, parse_budget
 from edgesam_mobile.model.standin import write_standin
+from edgesam_mobile.package.manifest import Accuracy, read_manifest
 from edgesam_mobile.runtime import session
 
+CAT = Path(__file__).resolve().parents[2] / "examples" / "cat.jpg"
 GENERATED = ("--data", "generated:2", "--input-size", "256", "--prompts", "box", "--refine", "1", "--offline")
 
 
@@ -105,7 +108,8 @@ def test_damaged_pictures_are_left_out_and_named(tiny: Path, folder: Path) -> No
     ("words", "exit_code", "told"),
     [
         (("--data", "generated:2"), 2, "a package or --weights"),
-        (("out", "--weights", "mobile-sam", "--data", "generated:2"), 2, "a package or --weights"),
+        (("--weights", "mobile-sam", "--data", "generated:2", "--record"), 2, "go with a package"),
+        (("out", "--data", "generated:2", "--budget", "iou<1"), 2, "no budget 'iou<1'"),
         (("out", "--input-size", "512", "--data", "generated:2"), 2, "go with --weights"),
         (("--weights", "mobile-sam", "--data", "generate:2"), 2, "did you mean generated:N"),
         (("--weights", "mobile-sam", "--data", "coco:absent"), 8, "no such file: absent"),
@@ -133,15 +137,40 @@ def test_artefacts_score_as_pytorch_does_and_what_has_no_runtime_is_not_executed
     monkeypatch.setattr(session, "runnable", lambda name: name != "tflite")
     package = copy_package(edge_sam_package, tmp_path / "package", "onnx-fp32", "coreml-fp16", "tflite-fp32")
     words = ("--data", "generated:1", "--prompts", "box,centre", "--refine", "1", "--mask", "best", "--json")
-    *artifacts, idle = json.loads(call("eval", package, *words).stdout)["entries"]
+    again, *artifacts, idle = json.loads(call("eval", package, *words).stdout)["entries"]
     (reference,) = json.loads(call("eval", "--weights", standin_file, *words).stdout)["entries"]
-    assert (idle["subject"], idle["executed"]) == ("tflite-fp32", False)
+    assert (again["subject"], idle["subject"], idle["executed"]) == ("pytorch", "tflite-fp32", False)
     assert "results" not in idle
     assert {entry["subject"] for entry in artifacts} == {"onnx-fp32", "coreml-fp16"}
     for artifact in artifacts:
         for label, mean in artifact["results"].items():
             # The artefacts' up-sampling is bilinear, PyTorch's bicubic.
             assert mean["miou"] == pytest.approx(reference["results"][label]["miou"], abs=0.05)
-    only = copy_package(package, tmp_path / "only", "tflite-fp32")
-    told = call("eval", only, *words[:-1], "--quiet")
-    assert (told.stdout, told.exit_code) == ("not executed\n", 0)
+
+
+@pytest.mark.slow
+def test_the_table_goes_into_the_package_and_a_budget_decides(edge_sam_package: Path, tmp_path: Path) -> None:
+    package = copy_package(edge_sam_package, tmp_path / "package", "onnx-fp32")
+    words = ("--data", "generated:1", "--prompts", "box,centre", "--refine", "0")
+    told = call("eval", package, *words, "--budget", "miou_drop<=0.5", "--record")
+    assert told.exit_code == 0, told.output
+    table = read_manifest(package).accuracy
+    assert table is not None and table.budget == 0.5
+    (row,) = table.rows
+    assert (row.artifact, row.executed_by, list(row.miou)) == ("onnx-fp32", "ONNX Runtime", ["box", "centre"])
+    assert row.same_best is not None and row.same_best >= 0.5
+    assert abs(row.miou["box"] - table.reference["box"]) < 0.1
+    card = (package / "MODEL_CARD.md").read_text()
+    assert f"| onnx-fp32 | ONNX Runtime | {row.bytes / 1e6:.1f} | {row.miou['box']:.1f} (" in card
+    assert "PyTorch" in told.stdout and "same best" in told.stdout
+    assert call("verify", package, "--image", CAT).exit_code == 0  # the files are as they were
+
+
+def test_an_artefact_over_its_budget_is_named() -> None:
+    row = {"executed_by": "x", "bytes": 1, "boundary_iou": {}}
+    rows = [{**row, "artifact": "good", "miou": {"box": 60.1}}, {**row, "artifact": "bad", "miou": {"box": 59.8}}]
+    common = {"data": "d", "pictures": 1, "objects": 1, "protocol": {}, "measured": "", "reference": {"box": 60.5}}
+    table = Accuracy.model_validate({**common, "budget": 0.5, "rows": rows})
+    assert over_budget(table) == ["bad"]
+    assert over_budget(table.model_copy(update={"budget": None})) == []
+    assert parse_budget("miou_drop <= 1") == 1

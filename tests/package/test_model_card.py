@@ -128,9 +128,22 @@ def test_provenance_names_weights_tools_and_commit() -> None:
 def test_what_was_not_verified_is_said_and_no_figure_is_claimed() -> None:
     text = section(card(), "What was not verified")
     assert "**Running on a phone.**" in text
-    assert "**Core ML execution.**" in text
-    assert "**Accuracy and speed.**" in text
+    assert "**Core ML on Apple's processors.**" in text
+    assert "**Accuracy.**" in text and "**Speed.**" in text
     assert not re.search(r"\d+(\.\d+)? ?(ms|%|fps)|mIoU", card())
+
+
+def test_a_recorded_accuracy_table_is_shown_with_what_each_artefact_loses() -> None:
+    row = {"artifact": "tflite-fp16", "executed_by": "LiteRT", "bytes": 12_300_000, "boundary_iou": {}}
+    table = {
+        "data": "coco:x", "pictures": 2, "objects": 7, "protocol": {"mask": "first"}, "measured": "2026-01-02",
+        "reference": {"box": 64.25, "centre": 35.0},
+        "rows": [{**row, "miou": {"box": 64.0, "centre": 35.5}, "same_best": 0.975}],
+    }  # fmt: skip
+    text = model_card(Manifest.model_validate({**sample(), "accuracy": table}))
+    assert "| tflite-fp16 | LiteRT | 12.3 | 64.0 (-0.2) | 35.5 (+0.5) | 97.5% |" in section(text, "Accuracy")
+    assert "7 objects on 2 pictures of `coco:x`" in section(text, "Accuracy")
+    assert "**Accuracy.**" not in section(text, "What was not verified")
 
 
 def test_core_ml_is_not_mentioned_where_there_is_none() -> None:
