@@ -68,13 +68,13 @@ def mask_losses(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, 
         Cross-entropy P, a mean over the valid pixels of all M masks together, and Dice loss P,
         1 - (2 |A ∩ B| + 1) / (|A| + |B| + 1) of each mask, averaged over the M.
     """
-    # Booleans as numbers first: products of mixed types are slow on CPUs.
+    # Booleans as numbers first: products of mixed types are slow on CPUs, as are sums of products that go to memory.
     logits, wanted, inside = logits.float(), target.float(), valid[:, None].float()
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    cross = masked_mean(entropy.mean(1), valid)
-    found, wanted = logits.sigmoid() * inside, wanted * inside
-    shared = (found * wanted).sum((2, 3))
-    dice = 1 - (2 * shared + 1) / (found.sum((2, 3)) + wanted.sum((2, 3)) + 1)
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, weight=inside, reduction="none")
+    cross = entropy.sum((1, 2, 3)) / (valid.sum((1, 2)) * logits.shape[1])
+    found, wanted = (logits.sigmoid() * inside).flatten(2), (wanted * inside).flatten(2)
+    shared = torch.linalg.vecdot(found, wanted)
+    dice = 1 - (2 * shared + 1) / (found.sum(2) + wanted.sum(2) + 1)
     return cross, dice.mean(1)
 
 

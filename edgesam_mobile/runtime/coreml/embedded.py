@@ -68,11 +68,13 @@ def _delegate(path: Path) -> tuple[Any, bytes]:
         program = deserialize_pte_binary(path.read_bytes()).program
     except Exception as error:  # the reader of flatbuffers fails in as many ways as there are fields
         raise ProgramError(f"it is no readable ExecuTorch program ({type(error).__name__})") from error
-    if len(program.execution_plan) != 1:
-        raise ProgramError(f"it has {len(program.execution_plan)} methods, not one")
-    plan = program.execution_plan[0]
+    plans = program.execution_plan or []
+    if len(plans) != 1:
+        raise ProgramError(f"it has {len(plans)} methods, not one")
+    plan = plans[0]
     calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
-    if len(calls) != 1 or type(calls[0]).__name__ != "DelegateCall" or plan.delegates[0].id != "CoreMLBackend":
+    backends = [delegate.id for delegate in plan.delegates]
+    if [type(call).__name__ for call in calls] != ["DelegateCall"] or backends != ["CoreMLBackend"]:
         raise ProgramError("it computes outside of its Core ML part, which is not executed here")
     place = plan.delegates[0].processed
     if place.location.name != "INLINE" or place.index >= len(program.backend_delegate_data):
@@ -91,6 +93,7 @@ def _files(payload: bytes) -> Mapping[str, bytes]:
         children = [dict(node.get("children") or {}) for node in nodes]
         (root,) = set(range(len(nodes))) - {place for below in children for place in below.values()}
         found: dict[str, bytes] = {}
+        size = 0
         left = [("", root)]
         seen: set[int] = set()
         while left:
@@ -99,11 +102,16 @@ def _files(payload: bytes) -> Mapping[str, bytes]:
                 raise ProgramError("the listing of its Core ML part goes in a circle")
             seen.add(place)
             if nodes[place]["kind"] == 0:
+                if children[place]:
+                    raise ProgramError(f"{name} in its Core ML part is a file and a folder")
                 found[_safe(name)] = _content(payload, nodes[place]["dataRegion"], name)
+                size += len(found[name])
+                if size > len(payload):
+                    raise ProgramError("files of its Core ML part overlap")
             left += [(f"{name}/{child}" if name else child, number) for child, number in children[place].items()]
     except ProgramError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise ProgramError("the listing of its Core ML part is damaged") from error
     return found
 
@@ -119,4 +127,7 @@ def _safe(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise ProgramError("a file of its Core ML part would be written outside of its folder")
+    if not path.parts or any(len(part.encode(errors="surrogatepass")) > 255 for part in path.parts):
+        raise ProgramError("a file of its Core ML part has no name, or too long a one")
+    name.encode()  # a ValueError where it is no text
     return name

@@ -72,12 +72,11 @@ class Interpreter:
         for name, kind in self.program.inputs.items():
             if name not in inputs:
                 raise ProgramError(f"the input {name} is missing")
-            values[name] = _check_value(inputs[name], kind, f"the input {name}")
+            values[name] = self._rounded(_check_value(inputs[name], kind, f"the input {name}"), kind)
         self._check_shapes({name: tuple(inputs[name].shape) for name in self.program.inputs})
         for index, step in enumerate(self._steps):
             for (name, kind), value in zip(step.operation.outputs, self._call(step, values), strict=True):
-                rounds = self.mode == "device-like" and kind.dtype == "fp16"
-                values[name] = value.half().float() if rounds else value
+                values[name] = self._rounded(value, kind)
             for name in self._last_use.get(index, ()):
                 del values[name]
         return {name: _tensor(values.get(name, self._constants.get(name)), name) for name in self.program.outputs}
@@ -92,8 +91,11 @@ class Interpreter:
             self._constants[operation.outputs[0][0]] = _loaded(value, operation)
             return
         results = self._call(step, {})
-        for (name, _), value in zip(operation.outputs, results, strict=True):
-            self._constants[name] = value
+        for (name, kind), value in zip(operation.outputs, results, strict=True):
+            self._constants[name] = self._rounded(value, kind)
+
+    def _rounded(self, value: Tensor, kind: TensorType) -> Tensor:
+        return value.half().float() if self.mode == "device-like" and kind.dtype == "fp16" else value
 
     def _find_last_uses(self) -> dict[int, list[str]]:
         """By step: values that no later step needs."""
@@ -138,7 +140,7 @@ class Interpreter:
             if known and all(value.numel() <= _FEW for value in found):
                 return _results(step.function(**arguments), operation)
             return found
-        except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ProgramError(f"{operation.name}: {reason.removeprefix(f'{operation.name}: ')}") from error
 

@@ -49,10 +49,11 @@ def _root(package: Path) -> Path:
         manifest = json.loads(listing.read_text(encoding="utf-8"))
         relative = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
         path: Path = (package / _DATA / str(relative)).resolve()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        inside = path.is_relative_to((package / _DATA).resolve()) and path.is_file()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, ProgramError):
             raise
         raise ProgramError(f"Manifest.json is missing or damaged ({type(error).__name__})") from error
-    if not path.is_relative_to((package / _DATA).resolve()) or not path.is_file():
+    if not inside:
         raise ProgramError(f"Manifest.json names no file inside the package: {relative!r}")
     return path

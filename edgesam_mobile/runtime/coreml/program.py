@@ -135,7 +135,8 @@ def static(kind: TensorType) -> tuple[int, ...]:
 
 def check_size(dtype: str, shape: tuple[int, ...]) -> None:
     """Refuse what would not fit: bytes are those that the interpreter takes."""
-    taken = prod(shape) * (DTYPES[dtype].torch.itemsize if dtype in DTYPES else 1)
+    # A side of zero makes the rest free; torch and NumPy fail on what does not fit a machine's number.
+    taken = prod(max(side, 1) for side in shape) * (DTYPES[dtype].torch.itemsize if dtype in DTYPES else 1)
     if taken > LARGEST_TENSOR:
         raise ProgramError(f"a tensor of {dtype}{list(shape)} takes {taken} bytes; more than 1 GiB is refused")
 
@@ -152,6 +153,8 @@ class _Reader:
             raise ProgramError(f"it has no block for {message.opset}")
         block = message.block_specializations[message.opset]
         inputs = {port.name: self.type(port.type, port.name) for port in message.inputs}
+        if text := [name for name, kind in inputs.items() if kind.dtype not in DTYPES]:
+            raise ProgramError(f"its input {text[0]} is a string, which is not supported")
         known = set(inputs)
         operations = []
         for item in block.operations:
@@ -199,9 +202,14 @@ class _Reader:
     def file(self, name: str, where: str) -> BlobFile:
         relative = PurePosixPath(name.removeprefix(_MODEL_PATH))
         path = self._folder / relative
-        if not name.startswith(_MODEL_PATH) or not path.resolve().is_relative_to(self._folder.resolve()):
+        try:
+            inside = name.startswith(_MODEL_PATH) and path.resolve().is_relative_to(self._folder.resolve())
+            found = inside and path.is_file()
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise ProgramError(f"{where}: its weight file has an impossible name") from error
+        if not inside:
             raise ProgramError(f"{where}: its constant lies outside of the package")
-        if not path.is_file():
+        if not found:
             raise ProgramError(f"{where}: the weight file {relative} is missing")
         return self._files.setdefault(path, BlobFile(path))
 

@@ -8,9 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+_LONGEST_MESSAGE = 500
+
 
 class ProgramError(ValueError):
     """A program that is damaged, or asks for what this interpreter does not do; one line says what."""
+
+    def __init__(self, message: str) -> None:
+        # Names come from the program, and may hold anything.
+        super().__init__("".join(c if c.isprintable() else "?" for c in message[:_LONGEST_MESSAGE]))
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,8 @@ def _from_tables(indices: Tensor, lut: Tensor, vector_axis: int | None) -> Tenso
         raise ProgramError("vectors in the table, but no vector_axis")
     number = torch.from_numpy(np.arange(prod(tables))).reshape(tables)
     places = _blocks(number, indices.shape).expand(indices.shape) * entries + indices.long()
-    if int(indices.max()) >= entries:
-        raise ProgramError(f"index {int(indices.max())} into a table of {entries}")
+    if int(indices.max()) >= entries or int(indices.min()) < 0:
+        raise ProgramError(f"indices {int(indices.min())} to {int(indices.max())} into a table of {entries}")
     values = lut.reshape(-1, size)[places]
     if size == 1:
         return values.squeeze(-1)

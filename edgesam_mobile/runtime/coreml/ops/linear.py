@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgesam_mobile.runtime.coreml.ops.family import Family, refuse
+from edgesam_mobile.runtime.coreml.program import check_size
 from edgesam_mobile.runtime.coreml.types import ProgramError
 
 OPS = Family()
@@ -52,6 +53,7 @@ def conv(
         around = [before for before, _ in amounts]
     else:
         x, around = F.pad(x, [n for pair in reversed(amounts) for n in pair]), [0] * rank
+        check_size("fp32", tuple(x.shape))  # strides may make little of it
     return _CONVOLUTIONS[rank](x, weight, bias, steps, around, spread, groups)
 
 
@@ -75,6 +77,7 @@ def conv_transpose(
     steps = strides or [1] * rank
     spread = dilations or [1] * rank
     full = _TRANSPOSED[rank](x, weight, bias, steps, 0, 0, groups, spread)
+    check_size("fp32", tuple(full.shape))  # padding may leave little of it
     kernel = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], spread, strict=True)]
     amounts = padding(pad_type, pad, kernel, steps)
     for side, (before, after) in enumerate(amounts, start=2):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor
-
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,7 +17,8 @@ def _resize(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool | N
 
 
 def _scaled(x: Tensor, height: float, width: float) -> tuple[int, int]:
-    return floor(x.shape[-2] * height), floor(x.shape[-1] * width)
+    # In single precision, as coremltools declares the size: 0.7 * 10 is 7 there, in double precision just below it.
+    return int(np.floor(x.shape[-2] * np.float32(height))), int(np.floor(x.shape[-1] * np.float32(width)))
 
 
 @OPS

@@ -102,7 +102,7 @@ def split(
 
 @OPS
 def pad(x: Tensor, pad: list[int], mode: str = "constant", constant_val: float = 0.0) -> Tensor:
-    if len(pad) % 2 or min(pad, default=0) < 0:
+    if len(pad) % 2 or len(pad) > 2 * x.dim() or min(pad, default=0) < 0:
         raise ProgramError(f"pad by {pad}")
     # Pairs are of the last sides, outermost first; torch wants the innermost first.
     pairs = [n for pair in reversed(list(zip(pad[::2], pad[1::2], strict=True))) for n in pair]
@@ -110,9 +110,15 @@ def pad(x: Tensor, pad: list[int], mode: str = "constant", constant_val: float =
         return F.pad(x, pairs, value=constant_val)
     if mode not in ("reflect", "replicate"):
         raise refuse("mode", mode)
-    while len(pairs) > 2 and pairs[-2:] == [0, 0]:  # torch pads at most the last three sides in these modes
-        pairs = pairs[:-2]
-    return F.pad(x, pairs, mode=mode)
+    # Place by place: torch pads a few combinations of ranks and sides only.
+    for side, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=x.dim() - len(pad) // 2):
+        last = x.shape[side] - 1
+        if max(before, after) > last + (mode == "replicate"):
+            raise ProgramError(f"pad by {before} and {after} of {last + 1}")
+        places = torch.arange(-before, last + 1 + after, device=x.device)
+        places = last - (last - places.abs()).abs() if mode == "reflect" else places.clamp(0, last)
+        x = x.index_select(side, places)
+    return x
 
 
 @OPS
