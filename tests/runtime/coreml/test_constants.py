@@ -305,7 +305,7 @@ def test_parts_that_do_not_fit_each_other_are_refused() -> None:
         ("constexpr_blockwise_shift_scale", {"data": data, "scale": torch.ones(2, 2)}, "do not divide"),
         ("constexpr_blockwise_shift_scale", {"data": data, "scale": torch.ones(3)}, "do not divide"),
         ("constexpr_blockwise_shift_scale", {"data": data, "scale": torch.ones(0, 1)}, "do not divide"),
-        ("constexpr_lut_to_dense", {"indices": data + 4, "lut": table}, "index 4 into a table of 4"),
+        ("constexpr_lut_to_dense", {"indices": data + 4, "lut": table}, "indices 4 to 4 into a table of 4"),
         ("constexpr_lut_to_dense", {"indices": data, "lut": table[0]}, "do not divide"),
         ("constexpr_lut_to_dense", {"indices": data, "lut": table.expand(1, 2, 4, 1)}, "do not divide"),
         ("constexpr_lut_to_dense", {"indices": data, "lut": table.expand(1, 1, 4, 2)}, "no vector_axis"),
