@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_IN_CACHE = 1 << 19  # logits whose loss is computed together, on a processor: larger pieces wait for memory
+
 
 def valid_cells(sizes: Tensor, frame: int, cells: int) -> Tensor:
     """Which cells of a coarse grid over the frame belong to the picture.
@@ -68,6 +70,14 @@ def mask_losses(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, 
         Cross-entropy P, a mean over the valid pixels of all M masks together, and Dice loss P,
         1 - (2 |A ∩ B| + 1) / (|A| + |B| + 1) of each mask, averaged over the M.
     """
+    size = max(1, _IN_CACHE // logits[0].numel()) if logits.device.type == "cpu" else len(logits)
+    chunks = zip(*(torch.split(each, size) for each in (logits, target, valid)), strict=True)
+    parts = [_mask_losses(*chunk) for chunk in chunks]
+    cross, dice = zip(*parts, strict=True)
+    return torch.cat(cross), torch.cat(dice)
+
+
+def _mask_losses(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     # Booleans as numbers first: products of mixed types are slow on CPUs, as are sums of products that go to memory.
     logits, wanted, inside = logits.float(), target.float(), valid[:, None].float()
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, weight=inside, reduction="none")
