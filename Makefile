@@ -32,10 +32,10 @@ $(BIN)/python:
 quickstart: setup ## The main job: build, verify and time every artefact of mobile-sam (some minutes)
 	$(BIN)/edgesam-mobile quickstart -o out
 
-# The quick ones in two processes; the slow ones share packages that take minutes to build, so in one.
+# In two processes. Slow ones stay together by file, so that what a file builds serves all its tests.
 test: setup ## Run every test
 	$(BIN)/python -m pytest -n 2 -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-quick: setup ## Run the tests that need neither minutes nor a network
 	$(BIN)/python -m pytest -n 2 -m "not slow and not network"

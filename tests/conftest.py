@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import configuration, settings
 from torch import Tensor
 
@@ -45,21 +47,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]
     configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
     already = cached("mobile-sam")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGESAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGESAM_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
         yield already
 
 
 @pytest.fixture(scope="session")
-def mobile_sam_path(own_cache: Path | None) -> Path:
+def mobile_sam_path(own_cache: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MobileSAM's published weights, in this session's cache: linked from the user's cache, or fetched."""
-    if own_cache is not None:
+    with one_at_a_time(tmp_path_factory):
         link = cached_path(entry("mobile-sam"))
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(own_cache.absolute())
-    try:
-        return fetch("mobile-sam")
-    except FetchError as error:
-        unavailable(f"no real weights: {error.message}")
+        if own_cache is not None and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(own_cache.absolute())
+        try:
+            return fetch("mobile-sam")
+        except FetchError as error:
+            unavailable(f"no real weights: {error.message}")
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +164,8 @@ def mobile_sam_package(mobile_sam_path: Path, tmp_path_factory: pytest.TempPathF
     """Every artefact of the real MobileSAM. It takes minutes; who alters it works on a copy (package_copies)."""
     assert mobile_sam_path.is_file()
     package = tmp_path_factory.mktemp("packages") / "mobile-sam"
-    build(BuildOptions("mobile-sam"), package)
+    with one_at_a_time(tmp_path_factory):
+        build(BuildOptions("mobile-sam"), package)
     return package
 
 
@@ -169,7 +173,8 @@ def mobile_sam_package(mobile_sam_path: Path, tmp_path_factory: pytest.TempPathF
 def edge_sam_package(standin_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every artefact of the untrained EdgeSAM. It takes minutes; who alters it works on a copy (package_copies)."""
     package = tmp_path_factory.mktemp("packages") / "edge-sam"
-    build(BuildOptions(str(standin_file)), package)
+    with one_at_a_time(tmp_path_factory):
+        build(BuildOptions(str(standin_file)), package)
     return package
 
 
@@ -183,6 +188,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("may not mount a small file system to fill up")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all processes of one test run have in common."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextmanager
+def one_at_a_time(factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Among the processes of one test run: what the first one builds, the next takes from the cache."""
+    with FileLock(shared_folder(factory) / "one-at-a-time.lock"):
+        yield
 
 
 def set_constant(layer: torch.nn.Module, value: float | Sequence[float]) -> None:

@@ -54,8 +54,16 @@ def _lower(graph: Graph, plan: Plan, samples: Sequence[Sample], path: Path) -> E
     return lower(torch.export.export(small, graph.examples(), strict=False), partitioners, path)
 
 
+class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]
+    """Without carrying integers on through reshaping: XNNPACK cannot pad them, and then refuses the program."""
+
+    def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        marked: torch.fx.GraphModule = self._annotate_for_quantization_config(model)
+        return marked
+
+
 def _quantizer(plan: Plan) -> XNNPACKQuantizer:
-    quantizer = XNNPACKQuantizer()
+    quantizer = _Quantizer()
     if plan.precision == "int8-dynamic":
         # Of everything, it would take products of two computed matrices too, which the backend then cannot cut out.
         quantizer.set_module_type(nn.Linear, get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))

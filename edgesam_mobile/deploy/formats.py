@@ -134,6 +134,7 @@ _EXECUTORCH_XNNPACK = Format(
         "proposals": Plan("int8"),
         "decoder": Plan("int8-dynamic", reason="calibrated ranges cost masks of small objects"),
     },
+    sensitive={"mobile-sam": _SENSITIVE["mobile-sam"]},  # floating point takes four times the bytes here
     folded=True,
     minimum_os="Android 8 (API 26)",
 )
