@@ -15,8 +15,11 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     XNNPACKQuantizer,
     get_symmetric_quantization_config,
 )
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import propagate_annotation
 from torch import nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from edgesam_mobile.deploy.calibration import Sample
 from edgesam_mobile.deploy.executorch_program import lower
@@ -25,7 +28,9 @@ from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
 
-_INTEGER = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
+_ATEN = torch.ops.aten
+_RESHAPING = (_ATEN.permute.default, _ATEN.transpose.int, _ATEN.view.default, _ATEN.reshape.default)
+_INTEGER = (_ATEN.conv2d.default, _ATEN.linear.default)
 
 
 def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:
@@ -55,10 +60,17 @@ def _lower(graph: Graph, plan: Plan, samples: Sequence[Sample], path: Path) -> E
 
 
 class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]
-    """Without carrying integers on through reshaping: XNNPACK cannot pad them, and then refuses the program."""
+    """Carries integers on through ReLU and means, but not through reshaping.
+
+    A window of attention is padded after it is reshaped, and XNNPACK refuses a program that pads integers.
+    """
 
     def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
         marked: torch.fx.GraphModule = self._annotate_for_quantization_config(model)
+        for node in marked.graph.nodes:
+            if node.target in _RESHAPING:
+                node.meta.setdefault(Q_ANNOTATION_KEY, QuantizationAnnotation(_annotated=True))
+        propagate_annotation(marked)
         return marked
 
 
