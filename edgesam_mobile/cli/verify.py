@@ -81,7 +81,7 @@ def verify(
         "pictures": result.pictures,
         "checks": [_record(check) for check in result.checks],
     }
-    # A package that only Apple systems run was inspected: that is no pass.
+    # A package of which nothing was executed is no pass.
     verdict = "failed" if not result.passed else "passed" if data["executed"] else "not executed"
     out.result("edgesam.verify/1", data, human=human, quiet=[verdict])
     if not result.passed:
