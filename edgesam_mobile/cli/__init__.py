@@ -7,7 +7,7 @@ import os
 import typer
 
 from edgesam_mobile import __version__
-from edgesam_mobile.cli import bench, build, distill, doctor, eval, predict, quickstart, verify, weights
+from edgesam_mobile.cli import bench, build, distill, doctor, eval, placement, predict, quickstart, verify, weights
 
 app = typer.Typer(
     name="edgesam-mobile",
@@ -23,6 +23,7 @@ app.add_typer(verify.app)
 app.add_typer(distill.app)
 app.add_typer(eval.app)
 app.add_typer(bench.app)
+app.add_typer(placement.app)
 app.add_typer(predict.app)
 app.add_typer(doctor.app)
 

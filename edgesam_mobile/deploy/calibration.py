@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.slots import EMPTY_SLOT
+from edgesam_mobile.errors import WeightsError
 from edgesam_mobile.model.geometry import ResizeLongestSide
 from edgesam_mobile.model.sam import PIXEL_MEAN
 
@@ -139,7 +140,46 @@ def decoder_inputs(graph: Graph, encoder: Graph, views: tuple[View, ...]) -> Ite
 
 
 def graph_inputs(graph: Graph, encoder: Graph, calibration: Calibration) -> list[Sample]:
-    """What ``graph`` is calibrated with; ``encoder`` is the model's, in the graph's layout."""
+    """What ``graph`` is calibrated with; ``encoder`` is the model's, in the graph's layout.
+
+    Raises:
+        WeightsError: a layer answers with NaN or infinity, of which no range can be made.
+    """
     if graph.name == "decoder":
-        return list(decoder_inputs(graph, encoder, calibration.views))
-    return encoder_inputs(graph, calibration.views)
+        refuse_infinite(encoder, encoder_inputs(encoder, calibration.views))
+        samples = list(decoder_inputs(graph, encoder, calibration.views))
+    else:
+        samples = encoder_inputs(graph, calibration.views)
+    refuse_infinite(graph, samples)
+    return samples
+
+
+@torch.inference_mode()
+def refuse_infinite(graph: Graph, samples: Sequence[Sample]) -> None:
+    """Run a graph on samples; the first layer with an answer that is not finite is named in an error.
+
+    Raises:
+        WeightsError: there is one.
+    """
+    found: list[str] = []
+
+    def look(name: str, output: object) -> None:
+        outputs = output if isinstance(output, tuple) else (output,)
+        if not found and not all(bool(t.isfinite().all()) for t in outputs if isinstance(t, Tensor)):
+            found.append(name or graph.name)
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
+        for name, module in graph.module.named_modules()
+    ]
+    try:
+        for number, sample in enumerate(samples, start=1):
+            graph.module(*sample.values())
+            if found:
+                raise WeightsError(
+                    f"calibration: {found[0]} of the {graph.name} answers sample {number} with NaN or infinity",
+                    hint="check the weights with `edgesam-mobile eval`",
+                )
+    finally:
+        for hook in hooks:
+            hook.remove()

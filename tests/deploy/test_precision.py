@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from edgesam_mobile.deploy.layers import layer_names, scope_pattern, within
 from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.deploy.ports import Graph, Port
 from edgesam_mobile.deploy.precision import PRECISIONS, Plan
-from edgesam_mobile.errors import PictureError, UsageError
+from edgesam_mobile.errors import PictureError, UsageError, WeightsError
 from edgesam_mobile.evaluate.calibration import calibration_set
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model
@@ -118,6 +119,16 @@ def test_decoders_are_calibrated_with_embeddings_points_and_masks() -> None:
     for sample in samples:
         assert {name: tuple(t.shape) for name, t in sample.items()} == {p.name: p.shape for p in decoder.inputs}
     assert {float(s["has_mask_input"]) for s in samples} == {0.0, 1.0}
+
+
+def test_a_layer_that_answers_nan_is_named_and_nothing_is_calibrated(graph: Graph) -> None:
+    broken = Graph(graph.name, copy.deepcopy(graph.module), graph.inputs, graph.outputs)
+    broken.module.blocks[0].weight.data[0, 0, 0, 0] = float("nan")
+    calibration, _ = calibration_set("random:2", 2)
+    with pytest.raises(WeightsError, match=r"blocks\.0 of the encoder answers sample 1 with NaN"):
+        graph_inputs(broken, broken, calibration)
+    assert not any(module._forward_hooks for module in broken.module.modules())
+    assert len(graph_inputs(graph, graph, calibration)) == 2
 
 
 def test_calibrated_precisions_without_pictures_are_refused(tmp_path: Path) -> None:

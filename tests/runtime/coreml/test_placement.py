@@ -1,0 +1,72 @@
+"""Which operations are estimated to leave the Neural Engine, and that no change adds to them unseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import call, refusal
+from mil_programs import save
+
+from edgesam_mobile.runtime.coreml.placement import estimate
+from edgesam_mobile.runtime.coreml.program import Operation, Program, TensorType, read_program
+
+FALLBACKS = {
+    "mobile_sam_package": {"coreml-fp16": (0, 35), "executorch-coreml-fp16": (0, 4)},
+    "edge_sam_package": {"coreml-fp16": (0, 31), "executorch-coreml-fp16": (0, 0)},
+}
+
+
+def made(kind: str, *shape: int | None, operation: str = "add") -> Operation:
+    return Operation(operation, f"{operation} x", {}, (("x", TensorType(kind, shape)),))
+
+
+@pytest.mark.parametrize(
+    ("operation", "units", "reason"),
+    [
+        (made("fp16", 1, 3, 8, 8), 3, ""),
+        (made("int8", 1, 3, 8, 8, operation="quantize"), 3, ""),
+        (made("fp32", 1, 3, 8, 8), 2, "fp32"),
+        (made("int32", 4), 2, "int32"),
+        (made("fp16", 1, 3, None, 8), 2, "a side that is known only when run"),
+        (made("fp16", 1, 20_000), 2, "a side of more than 16384"),
+        (made("fp16", 1, 8, operation="gather"), 2, "the operation"),
+        (made("fp16", 1, 1, 1, 1, 1, 1), 1, "6 sides"),
+    ],
+)
+def test_an_operation_is_placed_by_type_shape_and_kind(operation: Operation, units: int, reason: str) -> None:
+    (placed,) = estimate(Program("CoreML6", {}, ("x",), (operation,))).operations
+    assert (len(placed.units), placed.reason) == (units, reason)
+
+
+def test_constants_are_no_operations_and_casts_no_fallbacks(tmp_path: Path) -> None:
+    def body(mb: Any, x: Any) -> Any:
+        return mb.cast(x=mb.add(x=mb.cast(x=x, dtype="fp16"), y=np.float16(1)), dtype="fp32")
+
+    path = tmp_path / "model.mlpackage"
+    save(path, body, np.ones((1, 4), np.float32))
+    placement = estimate(read_program(path))
+    assert [p.type for p in placement.operations] == ["cast", "add", "cast"]
+    assert placement.counts() == {"ANE": 2, "GPU": 3, "CPU": 3, "fallbacks": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", FALLBACKS)
+def test_no_artefact_has_gained_a_fallback(model: str, request: pytest.FixtureRequest) -> None:
+    package: Path = request.getfixturevalue(model)
+    told = call("placement", package, "--json")
+    assert told.exit_code == 0, told.output
+    found: dict[str, dict[str, int]] = {}
+    for entry in json.loads(told.stdout)["graphs"]:
+        found.setdefault(entry["artefact"], {})[entry["graph"]] = entry["counts"]["fallbacks"]
+    for artefact, (encoder, decoder) in FALLBACKS[model].items():
+        assert found[artefact]["encoder"] <= encoder
+        assert found[artefact]["decoder"] <= decoder
+    assert "estimate" in call("placement", package).stdout
+
+
+def test_a_package_without_core_ml_is_one_line(tmp_path: Path) -> None:
+    assert "is not a package" in refusal(call("placement", tmp_path), 11)
