@@ -7,7 +7,19 @@ import os
 import typer
 
 from edgesam_mobile import __version__
-from edgesam_mobile.cli import bench, build, distill, doctor, eval, placement, predict, quickstart, verify, weights
+from edgesam_mobile.cli import (
+    bench,
+    build,
+    distill,
+    doctor,
+    eval,
+    placement,
+    predict,
+    quantize,
+    quickstart,
+    verify,
+    weights,
+)
 
 app = typer.Typer(
     name="edgesam-mobile",
@@ -19,6 +31,7 @@ app = typer.Typer(
 app.add_typer(quickstart.app)
 app.add_typer(weights.app, name="weights")
 app.add_typer(build.app)
+app.add_typer(quantize.app)
 app.add_typer(verify.app)
 app.add_typer(distill.app)
 app.add_typer(eval.app)

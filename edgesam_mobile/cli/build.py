@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from edgesam_mobile.weights.registry import DEFAULT
 
 if TYPE_CHECKING:
     from edgesam_mobile.deploy.options import BuildOptions
+    from edgesam_mobile.deploy.precision import Plan
 
 app = typer.Typer()
 
@@ -41,6 +43,9 @@ def build(
         typer.Option(
             help="recommended, fp32, fp16, int8, int8-weights, …; can be repeated. fp32 and fp16 by default."
         ),
+    ] = None,
+    plan: Annotated[
+        list[Path] | None, typer.Option(help="What `quantize` found for a format: its plan.json; can be repeated.")
     ] = None,
     calibration: Annotated[
         str | None,
@@ -85,6 +90,7 @@ def build(
         proposals=proposals,
         offline=offline,
     )
+    options = replace(options, encoder_plans=dict(_read_plan(path) for path in plan or ()))
     options = with_calibration(options, calibration, calibration_pictures)
     with out.progress("building", len(parts(options)) * len(options.chosen())) as report:
         result = build_package(options, output, report=report)
@@ -122,6 +128,24 @@ def build(
         "manifest": manifest.model_dump(by_alias=True, mode="json"),
     }
     out.result("edgesam.build/1", data, human=human, quiet=[result.package])
+
+
+def _read_plan(path: Path) -> tuple[str, Plan]:
+    """The format and the plan in a file that ``quantize`` wrote."""
+    from edgesam_mobile.deploy.formats import FORMATS
+    from edgesam_mobile.deploy.precision import PRECISIONS, Plan
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        name, found = str(data["format"]), Plan.from_json(data["plan"])
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no plan", hint="make one with `edgesam-mobile quantize`") from error
+    if name not in FORMATS or found.precision not in PRECISIONS:
+        said = f"{path} is a plan for {name} {found.precision}, which is not known"
+        raise UsageError(said, hint="make one with `edgesam-mobile quantize`")
+    return name, found
 
 
 def with_calibration(options: BuildOptions, spec: str | None, pictures: int) -> BuildOptions:

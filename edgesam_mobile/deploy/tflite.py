@@ -39,12 +39,15 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     inputs = dict(zip((port.name for port in graph.inputs), graph.examples(), strict=True))
     litert_torch.convert(graph.module, sample_kwargs=inputs).export(str(full))
     _name_outputs(full, [port.name for port in graph.outputs])
+    ranges: dict[str, Any] = {}
     for path, plan in targets.items():
         if plan.precision == "fp32":
             path.write_bytes(full.read_bytes())
-        else:
-            _compress(full, path, graph, plan, samples)
-            _drop_names(path)
+            continue
+        if plan.calibrated and plan.precision not in ranges:
+            ranges[plan.precision] = _measure(full, plan.precision, samples)
+        _compress(full, path, graph, plan, ranges.get(plan.precision))
+        _drop_names(path)
     full.unlink()
     return {path: ExportReport(op_types(path)) for path in targets}
 
@@ -69,17 +72,21 @@ def _drop_names(path: Path) -> None:
     tfl_flatbuffer_utils.write_model(model, path)
 
 
-def _compress(full: Path, path: Path, graph: Graph, plan: Plan, samples: Sequence[Sample]) -> None:
+def _measure(full: Path, precision: str, samples: Sequence[Sample]) -> Any:
+    """Ranges of all that a precision computes in integers; plans that leave layers out use a part of them."""
+    work = quantizer.Quantizer(str(full))
+    _RECIPES[precision](work)
+    feeds = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in samples]
+    # Its other mode keeps every activation of a run: 12 GB for MobileSAM's encoder instead of 1.
+    mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
+    return work.calibrate({_SIGNATURE: feeds}, num_threads=_THREADS, mode=mode)
+
+
+def _compress(full: Path, path: Path, graph: Graph, plan: Plan, ranges: Any) -> None:
     work = quantizer.Quantizer(str(full))
     _RECIPES[plan.precision](work)
     for layer in plan.float_layers:
         work.add_weight_only_config(scope_pattern(graph.module, layer), _OPS.ALL_SUPPORTED, 8)
-    ranges = None
-    if plan.calibrated:
-        feeds = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in samples]
-        # Its other mode keeps every activation of a run: 12 GB for MobileSAM's encoder instead of 1.
-        mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
-        ranges = work.calibrate({_SIGNATURE: feeds}, num_threads=_THREADS, mode=mode)
     work.quantize(ranges).export_model(str(path), overwrite=True)
 
 

@@ -1,0 +1,140 @@
+"""``edgesam-mobile quantize``: which layers to leave in floating point, found by what it does to masks."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from edgesam_mobile.cli.build import flag_weights
+from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.output import out
+from edgesam_mobile.errors import UsageError, VerificationFailed
+from edgesam_mobile.files import atomic_file
+from edgesam_mobile.weights.registry import DEFAULT
+
+if TYPE_CHECKING:
+    from edgesam_mobile.evaluate.quantise import Candidate, Search
+
+app = typer.Typer()
+
+
+@command(
+    app,
+    "quantize",
+    examples=(
+        'edgesam-mobile quantize --format tflite --calibration images:photos --budget "miou_drop<=2" -o search',
+        "edgesam-mobile build --target android --precision int8 --plan search/plan.json -o small",
+    ),
+)
+def quantize(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what is found; a search goes on there.")],
+    form: Annotated[str, typer.Option("--format", help="tflite, onnx, executorch-xnnpack or coreml.")] = "tflite",
+    precision: Annotated[str, typer.Option(help="Of what is not left in floating point.")] = "int8",
+    weights: Annotated[str, typer.Option(help="Registered weights or a checkpoint file.")] = DEFAULT,
+    input_size: Annotated[int | None, typer.Option(help="Side of the input, if not the weights' own.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="Pictures to measure on, such as images:FOLDER or coco:DIR.")
+    ] = None,
+    calibration_pictures: Annotated[int, typer.Option(help="How many of them.")] = 16,
+    budget: Annotated[
+        str, typer.Option(help="Points of mean mask IoU with PyTorch that may be lost, in calibration.")
+    ] = "miou_drop<=2",
+    objective: Annotated[Literal["size", "latency"], typer.Option(help="What to have least of.")] = "size",
+    offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
+) -> None:
+    """Quantise an encoder block by block, rank blocks by damage to masks, and leave out the worst within a budget.
+
+    Writes the plan for `build --plan`, all candidates as JSON and the front as a picture. Exit code 7 if nothing
+    keeps the budget. Decoders are not searched.
+    """
+    from edgesam_mobile.deploy.formats import FORMATS
+    from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE
+    from edgesam_mobile.evaluate.calibration import calibration_set
+    from edgesam_mobile.evaluate.journal import Journal
+    from edgesam_mobile.evaluate.quantise import Masks, blocks, search
+    from edgesam_mobile.evaluate.table import parse_budget
+    from edgesam_mobile.model.load import load_model
+    from edgesam_mobile.model.registry import architecture
+
+    if form not in FORMATS or precision not in FORMATS[form].compressed:
+        offers = "; ".join(f"{f.name}: {', '.join(f.compressed)}" for f in FORMATS.values() if f.compressed)
+        raise UsageError(f"{form} does not offer {precision} to search", hint=offers)
+    allowed = parse_budget(budget)
+    model = load_model(weights, image_size=input_size, offline=offline)
+    said = model.provenance
+    assert said is not None
+    flag_weights(said.commercial_use, said.licence, said.trained)
+    if architecture(model.architecture).upsample:
+        model = load_model(weights, image_size=input_size, upsample=EXPORTED_UPSAMPLE, offline=offline)
+    pictures, warnings = calibration_set(calibration, calibration_pictures)
+    for line in warnings:
+        out.warn(line)
+    run = {"weights": said.weights_sha256, "input_size": model.image_size, "format": form, "precision": precision,
+           "calibration": pictures.sha256}  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch, Journal(output / "candidates.jsonl", run) as journal:
+        masks = Masks(model, FORMATS[form], pictures, Path(scratch))
+        steps = len(blocks(masks.graph))
+        left = steps + len(range(steps.bit_length())) + 1 - len(journal.finished)
+        with out.progress("searching", max(left, 1)) as report:
+            found = search(masks, precision, budget=allowed, objective=objective, journal=journal, report=report)
+    _write(output, {**run, "budget": allowed, "objective": objective}, found)
+    _tell(output, found)
+    if found.chosen is None:
+        raise VerificationFailed(f"nothing tried keeps {budget}", hint="allow more, or choose another precision")
+
+
+def _write(output: Path, about: dict[str, Any], found: Search) -> None:
+    from edgesam_mobile.evaluate.front import draw_front
+
+    record = {
+        **about,
+        "sensitivity": [c.to_json() for c in found.sensitivity],
+        "tried": [c.to_json() for c in found.tried],
+        "front": [c.step for c in found.front()],
+    }
+    files = {"search.json": record}
+    if found.chosen is not None:
+        files["plan.json"] = {"format": about["format"], "plan": found.chosen.plan.to_json()}
+    for name, content in files.items():
+        with atomic_file(output / name) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draw_front(found, output / "front.png")
+
+
+def _tell(output: Path, found: Search) -> None:
+    def human() -> None:
+        out.table(("block quantised alone", "points lost", "same best"), [_alone(c) for c in found.sensitivity[:10]])
+        columns = ("left in floating point", "MB", "encode ms", "points lost", "same best", "front", "chosen")
+        out.table(columns, [_row(c, found) for c in found.tried])
+        out.say("points of mean mask IoU with PyTorch on the calibration pictures; `eval` judges on annotated ones")
+        out.say(f"wrote {output}")
+
+    data = {
+        "output": str(output),
+        "chosen": found.chosen.to_json() if found.chosen else None,
+        "sensitivity": [c.to_json() for c in found.sensitivity],
+        "tried": [c.to_json() for c in found.tried],
+    }
+    out.result("edgesam.quantize/1", data, human=human, quiet=[output / "plan.json"] if found.chosen else ["none"])
+
+
+def _alone(candidate: Candidate) -> tuple[object, ...]:
+    return candidate.step, f"{100 * candidate.damage:.2f}", f"{candidate.same_best:.1%}"
+
+
+def _row(candidate: Candidate, found: Search) -> tuple[object, ...]:
+    marks = ["yes" if candidate in found.front() else "", ""]
+    if found.chosen is not None and candidate.step == found.chosen.step:
+        marks[1] = "yes"
+    return (
+        candidate.step,
+        f"{candidate.bytes / 1e6:.2f}",
+        f"{candidate.encode_ms:.1f}",
+        f"{100 * candidate.damage:.2f}",
+        f"{candidate.same_best:.1%}",
+        *marks,
+    )

@@ -1,0 +1,142 @@
+"""The search for layers to leave in floating point: what it ranks, keeps, goes on from and chooses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from command_line import call, refusal
+
+from edgesam_mobile.deploy.encoder import encoder_graph
+from edgesam_mobile.deploy.formats import FORMATS
+from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.deploy.precision import Plan
+from edgesam_mobile.evaluate.journal import Journal
+from edgesam_mobile.evaluate.quantise import Candidate, Masks, Search, blocks, search
+from edgesam_mobile.model.standin import untrained_model, write_standin
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return encoder_graph(untrained_model("edge-sam-tiny", image_size=256))
+
+
+class Pretended:
+    """Stands for measured masks: each block in integers costs what is said here, times are 10 ms and less a block."""
+
+    def __init__(self, graph: Graph, costs: Mapping[str, float]) -> None:
+        self.graph, self.costs = graph, costs
+        self.asked: list[str] = []
+
+    def measure(self, plans: Mapping[str, Plan]) -> list[Candidate]:
+        self.asked += plans
+        found = []
+        for step, plan in plans.items():
+            inside = [b for b in blocks(self.graph) if b not in plan.float_layers]
+            damage = sum(self.costs.get(b, 0.001) for b in inside)
+            found.append(Candidate(step, plan, 1000 - len(inside), damage, 1.0, 10 - 0.1 * len(inside)))
+        return found
+
+
+def test_blocks_are_whole_and_cover_every_layer(graph: Graph) -> None:
+    from edgesam_mobile.deploy.layers import layer_names, within
+
+    found = blocks(graph)
+    assert len(found) == len(set(found)) > 5
+    assert all(sum(within(layer, [b]) for b in found) == 1 for layer in layer_names(graph))
+
+
+def test_the_worst_blocks_are_left_out_until_the_budget_is_kept(graph: Graph) -> None:
+    first, second = blocks(graph)[3], blocks(graph)[1]
+    masks = cast("Masks", Pretended(graph, {first: 0.2, second: 0.1}))
+    found = search(masks, "int8", budget=5)
+    assert [c.step for c in found.sensitivity[:2]] == [first, second]
+    assert found.chosen is not None and found.chosen.plan.float_layers == (first, second)
+    assert "within 5" in found.chosen.plan.reason
+    assert [c.step for c in found.tried][:3] == ["0 left out", "1 left out", "2 left out"]
+    damages = [c.damage for c in found.front()]
+    assert damages == sorted(damages, reverse=True)
+    assert search(masks, "int8", budget=0.1).chosen is None
+
+
+def test_the_objective_decides_among_what_keeps_the_budget() -> None:
+    def one(step: str, size: int, damage: float, took: float) -> Candidate:
+        return Candidate(step, Plan("int8"), size, damage, 1.0, took)
+
+    small, quick, beaten = one("small", 1, 0.3, 9.0), one("quick", 2, 0.2, 1.0), one("beaten", 3, 0.4, 10.0)
+    assert Search("size", [], [beaten, quick, small], None).front() == [small, quick]
+    assert Search("latency", [], [beaten, quick, small], None).front() == [quick]
+
+
+def test_a_search_goes_on_where_it_stopped(graph: Graph, tmp_path: Path) -> None:
+    masks = Pretended(graph, {})
+    with Journal(tmp_path / "candidates.jsonl", {"run": 1}) as journal:
+        whole = search(cast("Masks", masks), "int8", budget=5, journal=journal)
+    lines = (tmp_path / "candidates.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "candidates.jsonl").write_text("".join(lines[:4]))
+    again = Pretended(graph, {})
+    with Journal(tmp_path / "candidates.jsonl", {"run": 1}) as journal:
+        assert search(cast("Masks", again), "int8", budget=5, journal=journal) == whole
+    assert len(again.asked) == len(masks.asked) - 3
+
+
+def test_a_found_plan_takes_the_place_of_one_of_its_precision() -> None:
+    plan = Plan("int8", ("encoder.x",), "found")
+    options = BuildOptions("edge-sam-open", precisions=("int8",), encoder_plans={"tflite": plan})
+    assert options.plan(FORMATS["tflite"], "int8", "encoder") == plan
+    assert options.plan(FORMATS["tflite"], "int8", "decoder") == Plan("int8")
+    assert options.plan(FORMATS["tflite"], "fp16", "encoder") == Plan("fp16")
+    assert options.plan(FORMATS["onnx"], "int8", "encoder") == Plan("int8")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--format", "tf"), "tf does not offer int8"),
+        (("--format", "coreml", "--precision", "int4"), "coreml: int8-weights"),
+        (("--budget", "1"), "no budget '1'"),
+    ],
+)
+def test_searches_that_cannot_be_are_refused(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    assert told in refusal(call("quantize", "-o", tmp_path / "s", *words), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", [None, "nonsense", "{}", json.dumps({"format": "x", "plan": {"precision": "int8"}})]
+)
+def test_a_file_that_is_no_plan_is_refused(content: str | None, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    if content is not None:
+        plan.write_text(content)
+    told = refusal(call("build", "--precision", "int8", "--plan", plan, "-o", tmp_path / "p"), 2)
+    assert str(plan) in told
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
+def test_a_real_search_writes_a_plan_that_builds(tmp_path: Path) -> None:
+    weights = write_standin("edge-sam-tiny", tmp_path / "tiny.safetensors")
+    words: tuple[Any, ...] = ("--weights", weights, "--input-size", "256", "--calibration", "generated:2")
+    told = call("quantize", *words, "--budget", "miou_drop<=100", "-o", tmp_path / "s", "--objective", "latency")
+    assert told.exit_code == 0, told.output
+    assert {p.name for p in (tmp_path / "s").iterdir()} == {
+        "candidates.jsonl",
+        "search.json",
+        "plan.json",
+        "front.png",
+    }
+    plan = json.loads((tmp_path / "s" / "plan.json").read_text())
+    assert (plan["format"], plan["plan"]["precision"]) == ("tflite", "int8")
+    build = call(
+        "build", "--target", "android", "--precision", "int8", "--plan", tmp_path / "s" / "plan.json",
+        *words, "-o", tmp_path / "p",
+    )  # fmt: skip
+    assert build.exit_code == 0, build.output
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    (artefact,) = [a for a in manifest["artifacts"] if a["format"] == "tflite"]
+    assert artefact["encoder"]["quantisation"]["float_layers"] == plan["plan"]["float_layers"]
