@@ -218,7 +218,7 @@ def refused_with_table(told: Any, name: str, verdict: str) -> str:
     """The error of a failed verification, after a table in which ``name`` has ``verdict``."""
     assert told.exit_code == 7, told.output
     (row,) = [line.split() for line in told.stdout.splitlines() if line.strip().startswith(name)]
-    assert row[1] == verdict
+    assert verdict in row
     (error,) = [line for line in told.stderr.splitlines() if line.startswith("error: ")]
     return str(error)
 
@@ -230,9 +230,7 @@ def test_a_graph_that_cannot_be_run_fails_by_name(mobile_sam_package: Path, tmp_
     assert "onnx-fp32" in refused_with_table(call("verify", package, "--image", CAT), "onnx-fp32", "FAILED")
 
 
-def test_a_damaged_core_ml_artefact_fails_although_nothing_executes_it(
-    mobile_sam_package: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_core_ml_artefact_fails_before_it_is_interpreted(mobile_sam_package: Path, tmp_path: Path) -> None:
     package = copy_package(mobile_sam_package, tmp_path / "p", "coreml-fp16", "coreml-fp32")
     (weights,) = (package / "coreml-fp16" / "decoder.mlpackage").rglob("weight.bin")
     edit(weights, lambda content: content[:-5000])
