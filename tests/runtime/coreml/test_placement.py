@@ -16,7 +16,7 @@ from edgesam_mobile.runtime.coreml.program import Operation, Program, TensorType
 
 FALLBACKS = {
     "mobile_sam_package": {"coreml-fp16": (0, 35), "executorch-coreml-fp16": (0, 4)},
-    "edge_sam_package": {"coreml-fp16": (0, 31), "executorch-coreml-fp16": (0, 0)},
+    "edge_sam_package": {"coreml-fp16": (0, 35), "executorch-coreml-fp16": (0, 4)},
 }
 
 
