@@ -11,7 +11,7 @@ import typer
 
 from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.output import out
-from edgesam_mobile.errors import EnvironmentMissing, PackageError, UsageError
+from edgesam_mobile.errors import PackageError, UsageError
 
 if TYPE_CHECKING:
     from edgesam_mobile.runtime.coreml.placement import Placement
@@ -33,16 +33,14 @@ def placement(
     are counted as fallbacks, with the reason. On a device, Core ML's own compute plan decides.
     """
     from edgesam_mobile.package.manifest import read_manifest
-    from edgesam_mobile.runtime.session import RUNTIMES
+    from edgesam_mobile.runtime.session import RUNTIMES, require
 
     found: list[dict[str, Any]] = []
     for artifact in read_manifest(package).artifacts:
         runtime = RUNTIMES.get(artifact.format)
         if runtime is None or not runtime.interpreted:
             continue
-        if absent := runtime.missing():
-            hint = f'pip install "edgesam-mobile[{runtime.extra}]"'
-            raise EnvironmentMissing(f"{artifact.id} needs {' and '.join(absent)} here", hint=hint)
+        require(artifact.format)
         for role, graph in artifact.graphs().items():
             estimated = _estimate(package / graph.file.path)
             found.append({"artefact": artifact.id, "graph": role, **_record(estimated)})

@@ -55,7 +55,7 @@ def quantize(
     from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE
     from edgesam_mobile.evaluate.calibration import calibration_set
     from edgesam_mobile.evaluate.journal import Journal
-    from edgesam_mobile.evaluate.quantise import Masks, blocks, search
+    from edgesam_mobile.evaluate.quantise import Masks, search, steps
     from edgesam_mobile.evaluate.table import parse_budget
     from edgesam_mobile.model.load import load_model
     from edgesam_mobile.model.registry import architecture
@@ -77,9 +77,7 @@ def quantize(
            "calibration": pictures.sha256}  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch, Journal(output / "candidates.jsonl", run) as journal:
         masks = Masks(model, FORMATS[form], pictures, Path(scratch))
-        steps = len(blocks(masks.graph))
-        left = steps + len(range(steps.bit_length())) + 1 - len(journal.finished)
-        with out.progress("searching", max(left, 1)) as report:
+        with out.progress("searching", steps(masks.graph) - len(journal.finished)) as report:
             found = search(masks, precision, budget=allowed, objective=objective, journal=journal, report=report)
     _write(output, {**run, "budget": allowed, "objective": objective}, found)
     _tell(output, found)

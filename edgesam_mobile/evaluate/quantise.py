@@ -178,8 +178,7 @@ def search(
     alone = {group: Plan(precision, tuple(g for g in groups if g != group)) for group in groups}
     sensitivity = sorted(_measured(masks, alone, 0, journal, report), key=lambda c: -c.damage)
     worst = [candidate.step for candidate in sensitivity]
-    counts = [0] + [2**n for n in range(len(groups).bit_length()) if 2**n < len(groups)]
-    growing = {f"{count} left out": Plan(precision, tuple(worst[:count])) for count in counts}
+    growing = {f"{count} left out": Plan(precision, tuple(worst[:count])) for count in _counts(groups)}
     tried = _measured(masks, growing, len(groups), journal, report)
     allowed = [c for c in tried if 100 * c.damage <= budget]
     chosen = min(allowed, key=lambda c: c.cost(objective), default=None)
@@ -187,6 +186,17 @@ def search(
         reason = f"{100 * chosen.damage:.2f} points of mask IoU lost in calibration, within {budget:g}"
         chosen = replace(chosen, plan=replace(chosen.plan, reason=reason))
     return Search(objective, sensitivity, tried, chosen)
+
+
+def steps(graph: Graph) -> int:
+    """How many candidates a search of this encoder measures."""
+    groups = blocks(graph)
+    return len(groups) + len(_counts(groups))
+
+
+def _counts(groups: Sequence[str]) -> list[int]:
+    """How many of the worst blocks to leave out: 0, 1, 2, 4 …, never all."""
+    return [0] + [2**n for n in range(len(groups).bit_length()) if 2**n < len(groups)]
 
 
 def _measured(

@@ -95,12 +95,11 @@ def runnable(format_name: str) -> bool:
     return runtime is not None and not runtime.missing()
 
 
-def open_session(path: Path, graph: GraphRecord, format_name: str, options: SessionOptions) -> Session:
-    """Load one graph.
+def require(format_name: str) -> Runtime:
+    """What executes a format here.
 
     Raises:
         EnvironmentMissing: the format has no runtime here, or it is not installed.
-        PackageError: the runtime refuses the file.
     """
     runtime = RUNTIMES.get(format_name)
     if runtime is None:
@@ -109,6 +108,17 @@ def open_session(path: Path, graph: GraphRecord, format_name: str, options: Sess
     if absent := runtime.missing():
         hint = f'pip install "edgesam-mobile[{runtime.extra}]"'
         raise EnvironmentMissing(f"{format_name} artefacts need {' and '.join(absent)} here", hint=hint)
+    return runtime
+
+
+def open_session(path: Path, graph: GraphRecord, format_name: str, options: SessionOptions) -> Session:
+    """Load one graph.
+
+    Raises:
+        EnvironmentMissing: see :func:`require`.
+        PackageError: the runtime refuses the file.
+    """
+    runtime = require(format_name)
     module, name = runtime.session.split(":")
     try:
         with hushed():
