@@ -26,13 +26,16 @@ class ModelRecipe:
 
     Attributes:
         architecture: a name of the architecture registry.
-        init: checkpoint of a whole model, or of parts, to start from; empty = a random encoder.
+        init: registered weights, or a checkpoint of a whole model or of parts, to start from; empty = a random
+            encoder.
         decoder_init: where prompt encoder and mask decoder come from: ``"teacher"`` or ``"init"``.
         neck_init: ``"teacher"`` starts the neck's last three layers from the teacher's, which have the same shapes in
             every SAM: embeddings have their scale and channels from the first step. ``"random"``, as published.
         image_size: side of the square input in pixels.
         upsample: interpolation inside the encoder; ``"bicubic"`` is the published one, ``"bilinear"`` what
             exported models compute.
+        int8: train the encoder with the rounding of 8-bit artefacts, to get back what that costs; a fine-tuning.
+        float_layers: groups of its layers that are not rounded, by the names of a plan of ``quantize``.
     """
 
     architecture: str = "edge-sam"
@@ -41,12 +44,20 @@ class ModelRecipe:
     neck_init: Literal["random", "teacher"] = "random"
     image_size: int = 512
     upsample: Literal["bilinear", "bicubic"] = "bilinear"
+    int8: bool = False
+    float_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _need(self.architecture != "", "model.architecture", "a name", self.architecture)
         _need(0 < self.image_size <= 4096, "model.image_size", "from 1 to 4096", self.image_size)
         if self.decoder_init == "init" and not self.init:
             raise UsageError('model.decoder_init is "init" but model.init names no checkpoint', hint="set model.init")
+        if self.int8 and not self.init:
+            raise UsageError(
+                "model.int8 fine-tunes a trained student, but model.init is empty", hint="set model.init"
+            )
+        if self.float_layers and not self.int8:
+            raise UsageError("model.float_layers without model.int8", hint="set model.int8 = true, or leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +310,8 @@ class Recipe:
             raise UsageError("teacher.cache holds plain pictures, but data.augment changes them", hint=hint)
         if self.stage.name == "proposals" and not self.model.init:
             raise UsageError("stage proposals trains a head on a finished encoder", hint="set model.init")
+        if self.model.int8 and (self.stage.freeze_encoder or self.stage.name == "proposals"):
+            raise UsageError("model.int8 is about an encoder that is not trained here", hint="leave model.int8 out")
         unlabelled = [s.spec for s in self.data.sources if s.spec.startswith("images:")]
         if unlabelled and self.stage.name == "proposals":
             raise UsageError(f"stage proposals needs boxes; {unlabelled[0]} has none", hint="use labelled sources")

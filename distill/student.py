@@ -13,7 +13,7 @@ from edgesam_mobile.model.load import load_strictly, read_weights
 from edgesam_mobile.model.proposals import PREFIX as PROPOSALS
 from edgesam_mobile.model.registry import architecture, build_model
 from edgesam_mobile.model.sam import Provenance, Sam
-from edgesam_mobile.weights.checkpoint import PARTS, Checkpoint, Metadata, read_checkpoint, write_checkpoint
+from edgesam_mobile.weights.checkpoint import PARTS, Checkpoint, Metadata, write_checkpoint
 
 _NECK = PARTS["encoder"] + "neck."
 
@@ -42,7 +42,7 @@ def build_student(
     if recipe.neck_init == "teacher":
         given = read_weights(teacher_weights)[1].state
         own |= {key: given[key] for key in own if key.startswith(_NECK) and _same_shape(own, given, key)}
-    init = read_checkpoint(Path(recipe.init)) if recipe.init else None
+    init = read_weights(recipe.init)[1] if recipe.init else None
     wanted = ["encoder"]
     if recipe.decoder_init == "teacher":
         assert teacher is not None

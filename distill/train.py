@@ -15,6 +15,7 @@ from distill.data.loader import Loader
 from distill.distributed import World, processes
 from distill.log import Stopwatch
 from distill.recipe import AugmentRecipe, Recipe
+from distill.rounding import round_as_integers
 from distill.stages.base import Stage
 from distill.stages.encoder import EncoderStage
 from distill.stages.prompts import PromptOptions, PromptStage
@@ -50,6 +51,8 @@ def train(recipe: Recipe, output: Path, *, report: Callable[[str], None] = lambd
         clock = Stopwatch()
         teacher = _teacher(recipe, world, clock)
         model, init = build_student(recipe.model, teacher.model if teacher else None, recipe.teacher.weights)
+        if recipe.model.int8:
+            round_as_integers(model.image_encoder, recipe.model.float_layers)
         stage = _stage(recipe, model, teacher).to(world.device)
         origin = teacher.model.provenance if teacher else None
         bound = {"teacher": origin and origin.weights_sha256, "model.init": init and init.sha256}

@@ -2,7 +2,10 @@
 
     EdgeSamError                 1   base class: catch this to catch all of them
     ├── UsageError               2   the call itself is wrong: option, prompt, slot count
+    ├── TargetMissed             3   measured, and slower than the target allows
+    ├── Inconclusive             4   what was measured cannot tell whether the target is met
     ├── EnvironmentMissing       5   a package, a tool or a version that the call needs is not here
+    ├── DeviceError              6   a device is not there, refuses, or was lost on the way
     ├── VerificationFailed       7   an artefact does not reproduce the model within its limits
     ├── PictureError             8   a picture cannot be read
     ├── WeightsError             9   a checkpoint is truncated, mis-shaped or not what it says
@@ -10,8 +13,7 @@
     ├── PackageError            11   a built package is damaged, altered or of an unknown version
     └── StorageError            12   an output cannot be written: permission, full disk, occupied place
 
-0 is success, 3 and 4 are kept for the verdict of ``compare`` (missed, inconclusive), 6 for device errors,
-130 for an interrupt. Each error carries one line that says what happened and, where there is something to
+0 is success, 130 an interrupt. Each error carries one line that says what happened and, where there is something to
 do about it, one line that says what.
 """
 
@@ -42,11 +44,32 @@ class UsageError(EdgeSamError):
     kind = "usage"
 
 
+class TargetMissed(EdgeSamError):
+    """What was measured is slower than the target allows."""
+
+    exit_code = 3
+    kind = "missed"
+
+
+class Inconclusive(EdgeSamError):
+    """What was measured cannot tell whether the target is met: too few samples, too hot, or another device."""
+
+    exit_code = 4
+    kind = "inconclusive"
+
+
 class EnvironmentMissing(EdgeSamError):
     """A package, a tool or a version that the call needs is not installed on this machine."""
 
     exit_code = 5
     kind = "environment"
+
+
+class DeviceError(EdgeSamError):
+    """A device is not there, refuses what it is asked, or was lost on the way."""
+
+    exit_code = 6
+    kind = "device"
 
 
 class VerificationFailed(EdgeSamError):

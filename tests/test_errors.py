@@ -19,7 +19,7 @@ from edgesam_mobile.cli.command import command
 from edgesam_mobile.errors import EdgeSamError
 
 LEAVES = sorted(EdgeSamError.__subclasses__(), key=lambda leaf: leaf.exit_code)
-RESERVED = {0, 3, 4, 6, 130}
+RESERVED = {0, 130}
 
 
 def run(raised: BaseException | None, *options: str) -> Result:

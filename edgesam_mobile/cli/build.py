@@ -45,7 +45,7 @@ def build(
         ),
     ] = None,
     plan: Annotated[
-        list[Path] | None, typer.Option(help="What `quantize` found for a format: its plan.json; can be repeated.")
+        list[Path] | None, typer.Option(help="What `quantize` found for a graph: its plan.json; can be repeated.")
     ] = None,
     calibration: Annotated[
         str | None,
@@ -90,7 +90,7 @@ def build(
         proposals=proposals,
         offline=offline,
     )
-    options = replace(options, encoder_plans=dict(_read_plan(path) for path in plan or ()))
+    options = replace(options, plans=dict(_read_plan(path) for path in plan or ()))
     options = with_calibration(options, calibration, calibration_pictures)
     with out.progress("building", len(parts(options)) * len(options.chosen())) as report:
         result = build_package(options, output, report=report)
@@ -130,22 +130,23 @@ def build(
     out.result("edgesam.build/1", data, human=human, quiet=[result.package])
 
 
-def _read_plan(path: Path) -> tuple[str, Plan]:
-    """The format and the plan in a file that ``quantize`` wrote."""
+def _read_plan(path: Path) -> tuple[tuple[str, str], Plan]:
+    """The format, the graph and the plan in a file that ``quantize`` wrote."""
     from edgesam_mobile.deploy.formats import FORMATS
     from edgesam_mobile.deploy.precision import PRECISIONS, Plan
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        name, found = str(data["format"]), Plan.from_json(data["plan"])
+        name, part, found = str(data["format"]), str(data["part"]), Plan.from_json(data["plan"])
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no plan", hint="make one with `edgesam-mobile quantize`") from error
-    if name not in FORMATS or found.precision not in PRECISIONS:
+    form = FORMATS.get(name)
+    if form is None or found.precision not in PRECISIONS or found.instead not in ("", *form.instead):
         said = f"{path} is a plan for {name} {found.precision}, which is not known"
         raise UsageError(said, hint="make one with `edgesam-mobile quantize`")
-    return name, found
+    return (name, part), found
 
 
 def with_calibration(options: BuildOptions, spec: str | None, pictures: int) -> BuildOptions:

@@ -1,4 +1,4 @@
-"""``edgesam-mobile quantize``: which layers to leave in floating point, found by what it does to masks."""
+"""``edgesam-mobile quantize``: which layers to leave out of a compression, found by what it does to masks."""
 
 from __future__ import annotations
 
@@ -28,12 +28,17 @@ app = typer.Typer()
     examples=(
         'edgesam-mobile quantize --format tflite --calibration images:photos --budget "miou_drop<=2" -o search',
         "edgesam-mobile build --target android --precision int8 --plan search/plan.json -o small",
+        "edgesam-mobile quantize --format coreml --precision palette4-grouped --instead palette6 -o search-ios",
     ),
 )
 def quantize(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what is found; a search goes on there.")],
     form: Annotated[str, typer.Option("--format", help="tflite, onnx, executorch-xnnpack or coreml.")] = "tflite",
-    precision: Annotated[str, typer.Option(help="Of what is not left in floating point.")] = "int8",
+    part: Annotated[Literal["encoder", "decoder"], typer.Option(help="Which graph.")] = "encoder",
+    precision: Annotated[str, typer.Option(help="Of what is not left out.")] = "int8",
+    instead: Annotated[
+        str | None, typer.Option(help="Precision of what is left out, where not floating point (coreml).")
+    ] = None,
     weights: Annotated[str, typer.Option(help="Registered weights or a checkpoint file.")] = DEFAULT,
     input_size: Annotated[int | None, typer.Option(help="Side of the input, if not the weights' own.")] = None,
     calibration: Annotated[
@@ -46,10 +51,10 @@ def quantize(
     objective: Annotated[Literal["size", "latency"], typer.Option(help="What to have least of.")] = "size",
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
-    """Quantise an encoder block by block, rank blocks by damage to masks, and leave out the worst within a budget.
+    """Compress a graph block by block, rank blocks by damage to masks, and leave out the worst within a budget.
 
     Writes the plan for `build --plan`, all candidates as JSON and the front as a picture. Exit code 7 if nothing
-    keeps the budget. Decoders are not searched.
+    keeps the budget.
     """
     from edgesam_mobile.deploy.formats import FORMATS
     from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE
@@ -63,6 +68,9 @@ def quantize(
     if form not in FORMATS or precision not in FORMATS[form].compressed:
         offers = "; ".join(f"{f.name}: {', '.join(f.compressed)}" for f in FORMATS.values() if f.compressed)
         raise UsageError(f"{form} does not offer {precision} to search", hint=offers)
+    if instead and (instead not in FORMATS[form].instead or instead == precision):
+        offers = ", ".join(p for p in FORMATS[form].instead if p != precision) or "floating point only"
+        raise UsageError(f"layers that {form} leaves out cannot be {instead}", hint=f"they can be: {offers}")
     allowed = parse_budget(budget)
     model = load_model(weights, image_size=input_size, offline=offline)
     said = model.provenance
@@ -73,12 +81,27 @@ def quantize(
     pictures, warnings = calibration_set(calibration, calibration_pictures)
     for line in warnings:
         out.warn(line)
-    run = {"weights": said.weights_sha256, "input_size": model.image_size, "format": form, "precision": precision,
-           "calibration": pictures.sha256}  # fmt: skip
+    run = {
+        "weights": said.weights_sha256,
+        "input_size": model.image_size,
+        "format": form,
+        "part": part,
+        "precision": precision,
+        "instead": instead or "",
+        "calibration": pictures.sha256,
+    }
     with tempfile.TemporaryDirectory() as scratch, Journal(output / "candidates.jsonl", run) as journal:
-        masks = Masks(model, FORMATS[form], pictures, Path(scratch))
+        masks = Masks(model, FORMATS[form], pictures, Path(scratch), part)
         with out.progress("searching", steps(masks.graph) - len(journal.finished)) as report:
-            found = search(masks, precision, budget=allowed, objective=objective, journal=journal, report=report)
+            found = search(
+                masks,
+                precision,
+                budget=allowed,
+                objective=objective,
+                instead=instead or "",
+                journal=journal,
+                report=report,
+            )
     _write(output, {**run, "budget": allowed, "objective": objective}, found)
     _tell(output, found)
     if found.chosen is None:
@@ -96,17 +119,17 @@ def _write(output: Path, about: dict[str, Any], found: Search) -> None:
     }
     files = {"search.json": record}
     if found.chosen is not None:
-        files["plan.json"] = {"format": about["format"], "plan": found.chosen.plan.to_json()}
+        files["plan.json"] = {"format": about["format"], "part": about["part"], "plan": found.chosen.plan.to_json()}
     for name, content in files.items():
         with atomic_file(output / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draw_front(found, output / "front.png")
+    draw_front(found, about["part"], output / "front.png")
 
 
 def _tell(output: Path, found: Search) -> None:
     def human() -> None:
-        out.table(("block quantised alone", "points lost", "same best"), [_alone(c) for c in found.sensitivity[:10]])
-        columns = ("left in floating point", "MB", "encode ms", "points lost", "same best", "front", "chosen")
+        out.table(("block compressed alone", "points lost", "same best"), [_alone(c) for c in found.sensitivity[:10]])
+        columns = ("worst blocks", "MB", "ms", "points lost", "same best", "front", "chosen")
         out.table(columns, [_row(c, found) for c in found.tried])
         out.say("points of mean mask IoU with PyTorch on the calibration pictures; `eval` judges on annotated ones")
         out.say(f"wrote {output}")
@@ -131,7 +154,7 @@ def _row(candidate: Candidate, found: Search) -> tuple[object, ...]:
     return (
         candidate.step,
         f"{candidate.bytes / 1e6:.2f}",
-        f"{candidate.encode_ms:.1f}",
+        f"{candidate.run_ms:.1f}",
         f"{100 * candidate.damage:.2f}",
         f"{candidate.same_best:.1%}",
         *marks,

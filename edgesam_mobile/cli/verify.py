@@ -25,6 +25,7 @@ app = typer.Typer()
     examples=(
         "edgesam-mobile verify out",
         "edgesam-mobile verify out --image photo.jpg --image other.png --overlays overlays",
+        "edgesam-mobile verify out --old-runtimes",
         "edgesam-mobile verify out --json",
     ),
 )
@@ -38,6 +39,12 @@ def verify(
         Path | None, typer.Option(help="Folder to write each artefact's mask to, as pictures.")
     ] = None,
     arithmetic: Arithmetic = "device-like",
+    old_runtimes: Annotated[
+        bool,
+        typer.Option(
+            "--old-runtimes", help="Also run TFLite artefacts on tflite-runtime 2.14, as phones of 2023 would."
+        ),
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
     """Run every artefact and compare its masks with PyTorch's.
@@ -49,6 +56,7 @@ def verify(
     from edgesam_mobile.evaluate.verify import verify as verify_package
     from edgesam_mobile.package.manifest import read_manifest
     from edgesam_mobile.picture import overlay, read_picture, write_png
+    from edgesam_mobile.runtime.session import OLD
 
     def keep(artifact: str, picture: Path, mask: Any) -> None:
         if overlays is not None:
@@ -57,9 +65,18 @@ def verify(
     pictures = image or builtin_pictures()
     if overlays is not None and len({picture.stem for picture in pictures}) < len(pictures):
         raise UsageError("two pictures have the same name, and so would their overlays", hint="rename one")
-    with out.progress("verifying", len(read_manifest(package).artifacts)) as report:
+    formats = [artifact.format for artifact in read_manifest(package).artifacts]
+    runs = len(formats) + (sum(name in OLD for name in formats) if old_runtimes else 0)
+    with out.progress("verifying", runs) as report:
         result = verify_package(
-            package, pictures, weights=weights, offline=offline, arithmetic=arithmetic, report=report, keep=keep
+            package,
+            pictures,
+            weights=weights,
+            offline=offline,
+            arithmetic=arithmetic,
+            old_runtimes=old_runtimes,
+            report=report,
+            keep=keep,
         )
     said = result.manifest.weights
     flag_weights(said.commercial_use, said.licence, said.trained)

@@ -200,7 +200,8 @@ def _quantisation(plan: Plan) -> Quantisation:
         precision=plan.precision,
         weights=precision.weights,
         activations=precision.activations,
-        float_layers=list(plan.float_layers),
+        left_out=list(plan.left_out),
+        instead=plan.instead or None,
         reason=plan.reason or None,
     )
 

@@ -22,15 +22,26 @@ from edgesam_mobile.deploy.report import ExportReport
 _ALWAYS_FLOAT32 = {"point_coords", "point_labels"}
 
 
-def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:  # noqa: ARG001
-    """Convert once per precision from one exported program.
+def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:
+    """Convert once per precision.
 
     The encoder takes an RGB image (a ``CVPixelBuffer``). All but ``fp32`` compute in half precision, and their
     embedding and masks are half precision, so that nothing is converted between encoder and decoder. ``int8-weights``
-    and palettes compress what is stored; layers that a plan leaves out are stored in half precision.
+    and palettes compress what is stored; ``int8`` also computes convolutions and linear layers in integers, by ranges
+    measured on ``samples``. Layers that a plan leaves out are stored and computed in half precision.
     """
-    program = torch.export.export(graph.module, graph.examples(), strict=False).run_decompositions({})
-    return {path: _convert(graph, program, plan, path) for path, plan in targets.items()}
+    plain = torch.export.export(graph.module, graph.examples(), strict=False)
+    reports = {}
+    for path, plan in targets.items():
+        program = _marked(graph, plan, samples) if plan.calibrated else plain
+        reports[path] = _convert(graph, program.run_decompositions({}), plan, path)
+    return reports
+
+
+def _marked(graph: Graph, plan: Plan, samples: Sequence[Sample]) -> torch.export.ExportedProgram:
+    from edgesam_mobile.deploy.integers import marked_program  # ExecuTorch's, which no other precision needs
+
+    return marked_program(graph, plan, samples)
 
 
 def _convert(graph: Graph, program: torch.export.ExportedProgram, plan: Plan, path: Path) -> ExportReport:
@@ -41,33 +52,42 @@ def _convert(graph: Graph, program: torch.export.ExportedProgram, plan: Plan, pa
         program,
         inputs=[_input(port, dtypes[port.name]) for port in graph.inputs],
         outputs=[ct.TensorType(name=port.name, dtype=_NUMPY[dtypes[port.name]]) for port in graph.outputs],
-        minimum_deployment_target=ct.target.iOS18 if plan.precision in _IOS18 else ct.target.iOS16,
+        minimum_deployment_target=_TARGETS.get(plan.precision, ct.target.iOS16),
         compute_precision=compute,
     )
     if plan.precision in _COMPRESSORS:
-        model = _COMPRESSORS[plan.precision](model, _left_out(model.get_spec(), plan))
+        model = _compressed(model, plan)
     model.save(str(path))
     # A debugging aid of coremltools that is no part of the package format.
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
     return ExportReport(op_types(path), dtypes)
 
 
-def _left_out(spec: Any, plan: Plan) -> dict[str, None]:
-    """Constants that a compressor must leave alone, by name: those of layers that the plan leaves out.
+def _compressed(model: Any, plan: Plan) -> Any:
+    """Compress what is stored: one pass for the plan's precision, another for what its left-out layers take."""
+    left_out = _constants(model.get_spec(), plan.left_out)
+    model = _COMPRESSORS[plan.precision](model, dict.fromkeys(left_out))
+    if plan.instead and left_out:
+        model = _COMPRESSORS[plan.instead](model, {})  # takes what is not compressed yet
+    return model
+
+
+def _constants(spec: Any, layers: Sequence[str]) -> list[str]:
+    """Names of the constants that belong to some layers.
 
     The exporter calls a parameter by its place in the module, as in ``p_encoder_neck_2_weight``.
     """
-    prefixes = tuple(f"p_{layer.replace('.', '_')}_" for layer in plan.float_layers)
+    prefixes = tuple(f"p_{layer.replace('.', '_')}_" for layer in layers)
     constants = (op.outputs[0].name for op in _operations(spec) if op.type == "const")
-    return {name: None for name in constants if name.startswith(prefixes)}
+    return [name for name in constants if name.startswith(prefixes)]
 
 
-def _linear(model: Any, left_out: dict[str, None]) -> Any:
+def _linear(model: Any, left_out: Mapping[str, None]) -> Any:
     config = cto.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=_SMALLEST)
-    return cto.linear_quantize_weights(model, cto.OptimizationConfig(config, op_name_configs=left_out))
+    return cto.linear_quantize_weights(model, cto.OptimizationConfig(config, op_name_configs=dict(left_out)))
 
 
-def _palette(bits: int, group: int, model: Any, left_out: dict[str, None]) -> Any:
+def _palette(bits: int, group: int, model: Any, left_out: Mapping[str, None]) -> Any:
     granularity = "per_grouped_channel" if group else "per_tensor"
     config = cto.OpPalettizerConfig(
         # The clusters of 256 values are found fast enough only where they are evenly spaced.
@@ -78,12 +98,12 @@ def _palette(bits: int, group: int, model: Any, left_out: dict[str, None]) -> An
         num_kmeans_workers=1,
         weight_threshold=_SMALLEST,
     )
-    return cto.palettize_weights(model, cto.OptimizationConfig(config, op_name_configs=left_out))
+    return cto.palettize_weights(model, cto.OptimizationConfig(config, op_name_configs=dict(left_out)))
 
 
 _SMALLEST = 1024  # weights of fewer numbers stay as they are
-_IOS18 = ("palette4-grouped",)
-_COMPRESSORS: dict[str, Callable[[Any, dict[str, None]], Any]] = {
+_TARGETS = {"int8": ct.target.iOS17, "palette4-grouped": ct.target.iOS18}
+_COMPRESSORS: dict[str, Callable[[Any, Mapping[str, None]], Any]] = {
     "int8-weights": _linear,
     "palette8": partial(_palette, 8, 0),
     "palette6": partial(_palette, 6, 0),

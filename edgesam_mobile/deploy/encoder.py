@@ -29,7 +29,7 @@ class EncoderModule(nn.Module):
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        x = image.to(torch.float32)
+        x = image.to(self.mean.dtype)
         if self.channels_last:
             x = x.permute(0, 3, 1, 2)
         y = self.encoder(x - self.mean)

@@ -12,6 +12,7 @@ from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 
 from edgesam_mobile.deploy.calibration import Sample
 from edgesam_mobile.deploy.executorch_program import lower
+from edgesam_mobile.deploy.integers import marked_program
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
@@ -19,16 +20,18 @@ from edgesam_mobile.deploy.report import ExportReport
 _WEIGHTS = {"int8-weights": {"mode": "linear_symmetric", "dtype": "int8", "granularity": "per_channel"}}
 
 
-def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:  # noqa: ARG001
+def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:
     """Lower for iOS 16 and later; inputs and outputs stay in single precision, all else is half precision.
 
-    ``int8-weights`` stores weights in 8 bits: all of them, since this backend cannot leave any out.
+    ``int8-weights`` stores weights in 8 bits: all of them, since this backend cannot leave any out. ``int8`` also
+    computes convolutions and linear layers in integers, by ranges measured on ``samples``, from iOS 17 on.
     """
-    program = torch.export.export(graph.module, graph.examples(), strict=False)
+    plain = torch.export.export(graph.module, graph.examples(), strict=False)
     reports = {}
     for path, plan in targets.items():
+        program = marked_program(graph, plan, samples) if plan.calibrated else plain
         specs = CoreMLBackend.generate_compile_specs(
-            minimum_deployment_target=ct.target.iOS16,
+            minimum_deployment_target=ct.target.iOS17 if plan.calibrated else ct.target.iOS16,
             compute_precision=ct.precision.FLOAT16,
             op_linear_quantizer_config=_WEIGHTS.get(plan.precision),
         )

@@ -34,6 +34,7 @@ class Format:
         compressed: further ones that it offers, see :mod:`edgesam_mobile.deploy.precision`.
         recommended: what its encoder and its decoder are to be compressed to, by graph.
         sensitive: groups of layers that the recommended encoder leaves in floating point, by architecture.
+        instead: precisions that layers left out by a plan can take, rather than floating point.
         channels_last: N x H x W x C pictures and embeddings instead of N x C x H x W.
         folded: the decoder's form of attention (see :mod:`edgesam_mobile.deploy.attention`) where weights are not
             compressed: folding makes products of them, which are no weights any more.
@@ -51,6 +52,7 @@ class Format:
     compressed: tuple[str, ...] = ()
     recommended: Mapping[str, Plan] = field(default_factory=dict)
     sensitive: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    instead: tuple[str, ...] = ()
     channels_last: bool = False
     folded: bool = False
     minimum_os: str | None = None
@@ -64,7 +66,7 @@ class Format:
         """The recommended plan of a graph; of an architecture whose sensitive groups are known, without those."""
         plan = self.recommended[part]
         sensitive = self.sensitive.get(architecture or "", ()) if part == "encoder" else ()
-        return replace(plan, float_layers=sensitive)
+        return replace(plan, left_out=sensitive)
 
     def offers(self, precision: str) -> bool:
         """Whether an artefact can be asked for in this precision; ``recommended`` where the format has one."""
@@ -85,10 +87,11 @@ _COREML = Format(
     precisions=("fp16", "fp32"),
     packages=("coremltools",),
     extra="coreml",
-    compressed=("int8-weights", "palette8", "palette6", "palette4", "palette4-grouped"),
+    compressed=("int8-weights", "palette8", "palette6", "palette4", "palette4-grouped", "int8"),
     recommended=_SMALL_WEIGHTS,
+    instead=("int8-weights", "palette8", "palette6"),
     minimum_os="iOS 16",
-    newer_os={"palette4-grouped": "iOS 18"},
+    newer_os={"int8": "iOS 17", "palette4-grouped": "iOS 18"},
 )
 _EXECUTORCH_COREML = Format(
     name="executorch-coreml",
@@ -96,11 +99,12 @@ _EXECUTORCH_COREML = Format(
     suffix=".pte",
     targets=("ios",),
     precisions=("fp16",),
-    packages=("executorch", "coremltools"),
+    packages=("executorch", "coremltools", "torchao"),
     extra="executorch",
-    compressed=("int8-weights",),
+    compressed=("int8-weights", "int8"),
     recommended=_SMALL_WEIGHTS,
     minimum_os="iOS 16",
+    newer_os={"int8": "iOS 17"},
 )
 _TFLITE = Format(
     name="tflite",
@@ -128,7 +132,7 @@ _EXECUTORCH_XNNPACK = Format(
     precisions=("fp32",),
     packages=("executorch", "torchao"),
     extra="executorch",
-    compressed=("int8", "int8-dynamic"),
+    compressed=("fp16", "int8", "int8-dynamic"),
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),

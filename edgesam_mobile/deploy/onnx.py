@@ -86,7 +86,7 @@ def _calibrated(
     """``model`` is what ``full`` holds; the quantiser reads and writes files."""
     weights = {tensor.name for tensor in model.graph.initializer}
     constant = [n for n in model.graph.node if n.op_type in _INTEGER and n.input[1] in weights]
-    chosen = [n.name for n in constant if not any(within(scope, plan.float_layers) for scope in _scopes(n))]
+    chosen = [n.name for n in constant if not any(within(scope, plan.left_out) for scope in _scopes(n))]
     quantize_static(
         full,
         path,

@@ -22,7 +22,7 @@ class BuildOptions:
         targets: some of ``ios``, ``android``, ``host``.
         precisions: keys of :data:`~edgesam_mobile.deploy.precision.PRECISIONS`, or ``recommended``; ``None`` takes
             ``fp16`` and ``fp32`` where a format has them.
-        encoder_plans: what a search found for encoders, by format; it takes the place of a plan of its precision.
+        plans: what searches found, by format and graph; each takes the place of a plan of its precision.
         calibration: real pictures and prompts, which some precisions need.
         input_size: side of the encoder's square input in pixels; 0 takes what the weights were trained with.
         slots: points a prompt can have (a box takes two); 1 to 64.
@@ -43,7 +43,7 @@ class BuildOptions:
     score: str | None = None
     image_dtype: str = "float32"
     proposals: Path | None = None
-    encoder_plans: Mapping[str, Plan] = field(default_factory=dict)
+    plans: Mapping[tuple[str, str], Plan] = field(default_factory=dict)
     calibration: Calibration | None = None
     offline: bool = False
 
@@ -79,7 +79,7 @@ class BuildOptions:
     def plan(self, form: Format, precision: str, part: str, architecture: str | None = None) -> Plan:
         """How one graph of an artefact of :meth:`chosen` is compressed."""
         plain = form.recommendation(part, architecture) if precision == RECOMMENDED else Plan(precision)
-        found = self.encoder_plans.get(form.name) if part == "encoder" else None
+        found = self.plans.get((form.name, part))
         return found if found is not None and found.precision == plain.precision else plain
 
     def calibrated(self) -> bool:

@@ -47,13 +47,15 @@ class Plan:
 
     Attributes:
         precision: a key of :data:`PRECISIONS`.
-        float_layers: layers (:func:`layer_names`) that stay as they are in the format's plain form.
+        left_out: layers (:func:`layer_names`) that stay as they are in the format's plain form, or take ``instead``.
+        instead: precision of the layers that are left out; empty for floating point.
         reason: why this and not something smaller or faster, where there is something to say.
     """
 
     precision: str
-    float_layers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     reason: str = ""
+    instead: str = ""
 
     @property
     def small(self) -> bool:
@@ -67,9 +69,9 @@ class Plan:
     @property
     def key(self) -> str:
         """Short name of what it does to the bytes, fit for a folder."""
-        if not self.float_layers:
+        if not self.left_out:
             return self.precision
-        digest = hashlib.sha256(json.dumps(sorted(self.float_layers)).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([sorted(self.left_out), self.instead]).encode()).hexdigest()
         return f"{self.precision}-{digest[:12]}"
 
     def to_json(self) -> dict[str, Any]:
@@ -77,4 +79,5 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
-        return cls(data["precision"], tuple(data.get("float_layers", ())), data.get("reason", ""))
+        left_out = tuple(data.get("left_out", ()))
+        return cls(data["precision"], left_out, data.get("reason", ""), data.get("instead", ""))

@@ -85,7 +85,7 @@ def _measure(full: Path, precision: str, samples: Sequence[Sample]) -> Any:
 def _compress(full: Path, path: Path, graph: Graph, plan: Plan, ranges: Any) -> None:
     work = quantizer.Quantizer(str(full))
     _RECIPES[plan.precision](work)
-    for layer in plan.float_layers:
+    for layer in plan.left_out:
         work.add_weight_only_config(scope_pattern(graph.module, layer), _OPS.ALL_SUPPORTED, 8)
     work.quantize(ranges).export_model(str(path), overwrite=True)
 

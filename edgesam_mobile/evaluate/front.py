@@ -11,7 +11,7 @@ from edgesam_mobile.files import atomic_file
 _SHOWN = 15
 
 
-def draw_front(found: Search, path: Path) -> None:
+def draw_front(found: Search, part: str, path: Path) -> None:
     """Write the picture as a PNG.
 
     Raises:
@@ -30,12 +30,12 @@ def draw_front(found: Search, path: Path) -> None:
         cost = candidate.cost(found.objective) / (1e6 if found.objective == "size" else 1)
         left.plot(cost, 100 * candidate.damage, "o", color=colour)
         left.annotate(candidate.step, (cost, 100 * candidate.damage), fontsize=7)
-    unit = "encoder, MB" if found.objective == "size" else "encoder, ms on this machine"
+    unit = f"{part}, MB" if found.objective == "size" else f"{part}, ms on this machine"
     left.set(xlabel=unit, ylabel="points of mask IoU lost", title="blue: front; red: chosen")
     left.grid(alpha=0.3)
     worst = found.sensitivity[:_SHOWN][::-1]
     right.barh([c.step for c in worst], [100 * c.damage for c in worst], color="tab:blue")
-    right.set(xlabel="points lost with this block alone quantised")
+    right.set(xlabel="points lost with this block alone compressed")
     right.tick_params(labelsize=7)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

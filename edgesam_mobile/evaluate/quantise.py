@@ -1,9 +1,9 @@
-"""Which layers of an encoder to leave in floating point: a search driven by what quantisation does to masks.
+"""Which layers of a graph to leave out of a compression: a search driven by what that does to masks.
 
-Every block is quantised alone first, and its damage measured on masks: one minus the mean IoU with PyTorch's masks of
-the same prompts, decoded by PyTorch, so that only the encoder differs. That another of the four masks would be shown
-is counted apart. Then the whole encoder is quantised but for the worst block, the two worst, the four worst and so
-on: the front to choose from.
+Every block is compressed alone first, and its damage measured on masks: one minus the mean IoU with PyTorch's masks
+of the same prompts. The other graph is PyTorch's, so that only the one that is searched differs. That another of the
+four masks would be shown is counted apart. Then the whole graph is compressed but for the worst block, the two worst,
+the four worst and so on: the front to choose from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgesam_mobile.deploy.calibration import Calibration, Sample, decoder_inputs, encoder_inputs
 from edgesam_mobile.deploy.decoder import decoder_graph
@@ -37,6 +38,8 @@ from edgesam_mobile.runtime.hush import hushed
 from edgesam_mobile.runtime.session import SessionOptions, open_session
 
 Objective = Literal["size", "latency"]
+Part = Literal["encoder", "decoder"]
+Answer = tuple[NDArray[np.bool_], int]  # the four masks, and which of them is shown
 Report = Callable[[str], None]
 _FEWEST_BLOCKS = 20  # of a search worth the name
 _TOGETHER = 8  # candidates exported from one conversion; an interrupt loses no more than these
@@ -44,13 +47,13 @@ _TOGETHER = 8  # candidates exported from one conversion; an interrupt loses no 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to compress the encoder, measured.
+    """One way to compress the graph, measured.
 
     Attributes:
-        step: what it is of the search: a block quantised alone, or how many blocks are left out.
+        step: what it is of the search: a block compressed alone, or how many blocks are left out.
         damage: 1 - mean IoU with the masks that PyTorch shows; 0 is none.
         same_best: share of prompts with the same of the four masks shown.
-        encode_ms: median on this machine; only to be compared with others of the same search.
+        run_ms: median on this machine; only to be compared with others of the same search.
     """
 
     step: str
@@ -58,11 +61,11 @@ class Candidate:
     bytes: int
     damage: float
     same_best: float
-    encode_ms: float
+    run_ms: float
 
     def cost(self, objective: Objective) -> float:
         """What an objective wants little of: bytes, or milliseconds."""
-        return self.bytes if objective == "size" else self.encode_ms
+        return self.bytes if objective == "size" else self.run_ms
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,8 +80,8 @@ class Search:
     """What a search found.
 
     Attributes:
-        sensitivity: blocks quantised alone, worst first.
-        tried: with 0, 1, 2, 4 … of the worst blocks left in floating point.
+        sensitivity: blocks compressed alone, worst first.
+        tried: with 0, 1, 2, 4 … of the worst blocks left out.
         chosen: the best by the objective within the budget; ``None`` where nothing is.
     """
 
@@ -110,19 +113,28 @@ def blocks(graph: Graph) -> list[str]:
 
 
 class Masks:
-    """Encoders of one format held against PyTorch, by the masks that PyTorch's decoder makes of their embeddings."""
+    """One graph in one format, compressed in many ways, held against PyTorch by masks.
 
-    def __init__(self, model: Sam, form: Format, calibration: Calibration, folder: Path) -> None:
+    Args:
+        part: which graph; the other one is PyTorch's.
+        folder: for what is exported.
+    """
+
+    def __init__(
+        self, model: Sam, form: Format, calibration: Calibration, folder: Path, part: Part = "encoder"
+    ) -> None:
         self._form, self._folder = form, folder
-        self.graph = encoder_graph(model, channels_last=form.channels_last)
+        encoder = encoder_graph(model, channels_last=form.channels_last)
         decoder = decoder_graph(model, channels_last=form.channels_last)
         self._decoder = decoder.module
-        self.samples: list[Sample] = encoder_inputs(self.graph, calibration.views)
-        self._prompts = [list(decoder_inputs(decoder, self.graph, (view,))) for view in calibration.views]
-        self._expected = [[self._masks(prompt) for prompt in prompts] for prompts in self._prompts]
+        self._pictures = encoder_inputs(encoder, calibration.views)
+        self._prompts = [list(decoder_inputs(decoder, encoder, (view,))) for view in calibration.views]
+        every = [prompt for prompts in self._prompts for prompt in prompts]
+        self.graph, self.samples = (encoder, self._pictures) if part == "encoder" else (decoder, every)
+        self._expected = [self._decode(prompt) for prompt in every]
 
     def measure(self, plans: Mapping[str, Plan]) -> list[Candidate]:
-        """Export the encoder once a plan, by steps' names, and measure each."""
+        """Export the graph once a plan, by steps' names, and measure each."""
         module = importlib.import_module(f"edgesam_mobile.deploy.{self._form.exporter}")
         paths = {self._folder / f"{number}{self._form.suffix}": step for number, step in enumerate(plans)}
         with hushed():
@@ -136,26 +148,37 @@ class Masks:
         file = FileRecord(path=path.name, sha256="0" * 64, bytes=size_of(path))
         record = GraphRecord(file=file, op_types={"any": 1}, **ports)
         session = open_session(path, record, self._form.name, SessionOptions(threads=1))
-        ious, same, times = [], [], []
-        for sample, prompts, expected in zip(self.samples, self._prompts, self._expected, strict=True):
+        outputs, times = [], []
+        for sample in self.samples:
             started = time.perf_counter()
-            (embedding,) = session.run({name: tensor.numpy() for name, tensor in sample.items()}).values()
+            found = session.run({name: tensor.numpy() for name, tensor in sample.items()})
             times.append(time.perf_counter() - started)
-            found = torch.from_numpy(np.asarray(embedding, np.float32))
-            for prompt, (wanted, best) in zip(prompts, expected, strict=True):
-                answers, shown = self._masks({**prompt, "image_embeddings": found})
-                ious.append(mask_iou(answers[best], wanted[best]))
-                same.append(shown == best)
-        return Candidate(
-            step, plan, file.bytes, 1 - float(np.mean(ious)), float(np.mean(same)), statistics.median(times) * 1e3
-        )
+            outputs.append({name: torch.from_numpy(np.array(array, np.float32)) for name, array in found.items()})
+        ious, same = [], []
+        for (masks, shown), (wanted, best) in zip(self._answers(outputs), self._expected, strict=True):
+            ious.append(mask_iou(masks[best], wanted[best]))
+            same.append(shown == best)
+        damage = 1 - float(np.mean(ious))
+        return Candidate(step, plan, file.bytes, damage, float(np.mean(same)), statistics.median(times) * 1e3)
+
+    def _answers(self, outputs: Sequence[Sample]) -> Iterator[Answer]:
+        """What each prompt gets, from a candidate's outputs on all samples."""
+        if self.graph.name == "decoder":
+            yield from (_answer(output["masks"], output["best_mask"]) for output in outputs)
+            return
+        for output, prompts in zip(outputs, self._prompts, strict=True):
+            (embedding,) = output.values()
+            yield from (self._decode({**prompt, "image_embeddings": embedding}) for prompt in prompts)
 
     @torch.inference_mode()
-    def _masks(self, prompt: Sample) -> tuple[NDArray[np.bool_], int]:
-        """The four masks, and which of them is shown."""
+    def _decode(self, prompt: Sample) -> Answer:
         masks, _, best, _ = self._decoder(*prompt.values())
-        distance = (masks[0] - best[0]).abs().amax((1, 2))
-        return (masks[0] > 0).numpy(), int(distance.argmin())
+        return _answer(masks, best)
+
+
+def _answer(masks: Tensor, best: Tensor) -> Answer:
+    """The masks, and which of them the graph shows: that whose logits are the nearest."""
+    return (masks[0] > 0).numpy(), int((masks[0] - best[0]).abs().amax((1, 2)).argmin())
 
 
 def search(
@@ -164,21 +187,26 @@ def search(
     *,
     budget: float,
     objective: Objective = "size",
+    instead: str = "",
     journal: Journal | None = None,
     report: Report = lambda text: None,
 ) -> Search:
-    """Find what to leave in floating point.
+    """Find what to leave out.
 
     Args:
         precision: of what is not left out, such as ``"int8"``.
         budget: most damage that is allowed, in points of mean mask IoU with PyTorch (100 times :class:`Candidate`'s).
+        instead: precision of what is left out; empty for floating point.
         journal: candidates that it holds are not measured again.
     """
     groups = blocks(masks.graph)
-    alone = {group: Plan(precision, tuple(g for g in groups if g != group)) for group in groups}
+    alone = {group: Plan(precision, tuple(g for g in groups if g != group), instead=instead) for group in groups}
     sensitivity = sorted(_measured(masks, alone, 0, journal, report), key=lambda c: -c.damage)
     worst = [candidate.step for candidate in sensitivity]
-    growing = {f"{count} left out": Plan(precision, tuple(worst[:count])) for count in _counts(groups)}
+    growing = {
+        f"{count} left out": Plan(precision, tuple(worst[:count]), instead=instead if count else "")
+        for count in _counts(groups)
+    }
     tried = _measured(masks, growing, len(groups), journal, report)
     allowed = [c for c in tried if 100 * c.damage <= budget]
     chosen = min(allowed, key=lambda c: c.cost(objective), default=None)
@@ -189,7 +217,7 @@ def search(
 
 
 def steps(graph: Graph) -> int:
-    """How many candidates a search of this encoder measures."""
+    """How many candidates a search of this graph measures."""
     groups = blocks(graph)
     return len(groups) + len(_counts(groups))
 

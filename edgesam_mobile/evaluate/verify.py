@@ -19,8 +19,9 @@ from edgesam_mobile.model import SamPredictor
 from edgesam_mobile.model.choice import best_mask
 from edgesam_mobile.package.manifest import Artifact, Manifest, check_file, read_manifest
 from edgesam_mobile.picture import read_picture
+from edgesam_mobile.runtime.old_tflite import environment
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
-from edgesam_mobile.runtime.session import RUNTIMES, Arithmetic, runnable, runtime_of
+from edgesam_mobile.runtime.session import OLD, RUNTIMES, Arithmetic, runnable, runtime_of
 
 Report = Callable[[str], None]
 
@@ -101,6 +102,7 @@ def verify(
     weights: str | None = None,
     offline: bool = False,
     arithmetic: Arithmetic = "device-like",
+    old_runtimes: bool = False,
     report: Report = lambda text: None,
     keep: Callable[[str, Path, NDArray[np.bool_]], None] = lambda artifact, picture, mask: None,
 ) -> Verification:
@@ -111,6 +113,7 @@ def verify(
         pictures: at least one picture file.
         weights: where the package's weights are, if neither the registry nor the cache knows.
         arithmetic: of interpreted artefacts, see :class:`~edgesam_mobile.runtime.session.SessionOptions`.
+        old_runtimes: also run what phones of some years ago would run, on the runtimes that they have.
         report: called once per artefact.
         keep: called with each artefact's id, picture and mask for the first probe.
 
@@ -118,10 +121,13 @@ def verify(
         PackageError: the manifest is damaged or a file has been altered.
         WeightsError: the package's own weights are not at hand.
         PictureError: a picture cannot be read.
+        EnvironmentMissing: the old runtimes are not here and cannot be had.
     """
     manifest = read_manifest(package)
     for record in manifest.files():
         check_file(package, record)
+    if old_runtimes:
+        environment(offline=offline)  # before minutes of other work
     images = {path: read_picture(path) for path in pictures}
     probes = [probe for probe in PROBES if probe.slots() <= manifest.prompt.slots]
     source = weights_source(manifest, weights, offline=offline)
@@ -129,11 +135,16 @@ def verify(
     checks = []
     for artifact in manifest.artifacts:
         if runnable(artifact.format):
-            check = _execute(package, artifact, arithmetic, images, features, references, keep)
+            check = _execute(package, artifact, artifact.format, arithmetic, images, features, references, keep)
         else:
             check = _inspect(package, artifact)
         checks.append(check)
         report(f"{artifact.id}: {_verdict(check)}")
+        if old_runtimes and artifact.format in OLD:
+            runtime = OLD[artifact.format]
+            check = _execute(package, artifact, runtime, arithmetic, images, features, references)
+            checks.append(check)
+            report(f"{artifact.id} on {check.runtime}: {_verdict(check)}")
     trained = manifest.weights.upsample
     if trained != manifest.upsample:
         _, as_trained = _references(manifest, source, images, probes, offline, upsample=trained)
@@ -178,17 +189,18 @@ def _reference(predictor: SamPredictor, manifest: Manifest, probe: Probe, size: 
 def _execute(
     package: Path,
     artifact: Artifact,
+    runtime: str,
     arithmetic: Arithmetic,
     images: Images,
     features: dict[Path, NDArray[np.float32]],
     references: References,
-    keep: Callable[[str, Path, NDArray[np.bool_]], None],
+    keep: Callable[[str, Path, NDArray[np.bool_]], None] = lambda artifact, picture, mask: None,
 ) -> Check:
-    check = Check(artifact.id, executed=True, runtime=runtime_of(artifact.format, arithmetic))
+    check = Check(artifact.id, executed=True, runtime=runtime_of(runtime, arithmetic))
     try:
-        if RUNTIMES[artifact.format].interpreted:
+        if RUNTIMES[runtime].interpreted:
             check.note = check_structure(package, artifact)
-        predictor = ArtifactPredictor(package, artifact.id, arithmetic=arithmetic)
+        predictor = ArtifactPredictor(package, artifact.id, arithmetic=arithmetic, runtime=runtime)
         for path, image in images.items():
             predictor.set_image(image)
             _compare_embedding(check, predictor, features[path])

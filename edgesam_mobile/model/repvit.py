@@ -47,12 +47,16 @@ class RepDepthwise(nn.Module):
         y: Tensor = self.conv(x) + self.conv1(x) + x
         return y
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of one 3x3 depthwise convolution, in double precision; gradients pass.
+
+        The 1x1 branch and the identity add to the kernel's centre.
+        """
+        (wide, bias), (point, more) = self.conv.folded(), self.conv1.folded()
+        return wide + F.pad(point + 1.0, (1, 1, 1, 1)), bias + more
+
     def fused(self) -> nn.Conv2d:
-        """One 3x3 depthwise convolution: the 1x1 branch and the identity add to the kernel's centre."""
-        wide, point = self.conv.fused(), self.conv1.fused()
-        weight = wide.weight + F.pad(point.weight + 1.0, (1, 1, 1, 1))
-        assert wide.bias is not None and point.bias is not None
-        return conv_with(wide, weight, wide.bias + point.bias)
+        return conv_with(self.conv.c, *self.folded())
 
 
 class SqueezeExcite(nn.Module):

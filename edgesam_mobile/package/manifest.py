@@ -63,14 +63,16 @@ class Quantisation(_Part):
     """How a graph's numbers are stored and computed.
 
     Attributes:
-        float_layers: layers left in floating point, by their names in the PyTorch graph.
+        left_out: layers left in floating point, or in ``instead``, by their names in the PyTorch graph.
+        instead: precision of the layers left out; null for floating point.
         reason: why this precision, where it is not the smallest or fastest that the format has.
     """
 
     precision: Identifier
     weights: str
     activations: str
-    float_layers: list[str] = []
+    left_out: list[str] = []
+    instead: Identifier | None = None
     reason: str | None = None
 
 

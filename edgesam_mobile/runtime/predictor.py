@@ -48,6 +48,7 @@ class ArtifactPredictor:
         artifact_id: such as ``tflite-fp32``.
         threads: processor threads; ``None`` takes all there are.
         arithmetic: of interpreted artefacts, see :class:`~edgesam_mobile.runtime.session.SessionOptions`.
+        runtime: a key of :data:`~edgesam_mobile.runtime.session.RUNTIMES`; ``None`` takes the format's own.
 
     Raises:
         PackageError: the package is damaged, or its runtime refuses a file.
@@ -62,11 +63,12 @@ class ArtifactPredictor:
         *,
         threads: int | None = None,
         arithmetic: Arithmetic = "device-like",
+        runtime: str | None = None,
     ) -> None:
         self.manifest: Manifest = read_manifest(package)
         self.artifact = self.manifest.artifact(artifact_id)
         options = SessionOptions(threads or os.cpu_count() or 1, arithmetic)
-        encoder, decoder, name = self.artifact.encoder, self.artifact.decoder, self.artifact.format
+        encoder, decoder, name = self.artifact.encoder, self.artifact.decoder, runtime or self.artifact.format
         self.encoder = open_session(check_file(package, encoder.file), encoder, name, options)
         self.decoder = open_session(check_file(package, decoder.file), decoder, name, options)
         self.transform = ResizeLongestSide(self.manifest.picture.size)

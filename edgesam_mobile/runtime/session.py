@@ -68,6 +68,7 @@ class Runtime:
         return [module for module in self.needs if importlib.util.find_spec(module) is None]
 
 
+# By format, which is what executes it where nothing else is asked for.
 RUNTIMES = {
     "onnx": Runtime("ONNX Runtime", "onnx:OnnxSession", ("onnxruntime",), "onnx"),
     "tflite": Runtime("LiteRT", "tflite:TfliteSession", ("ai_edge_litert",), "tflite"),
@@ -80,12 +81,15 @@ RUNTIMES = {
         "executorch",
         interpreted=True,
     ),
+    # No format of its own: what a phone of 2023 has.
+    "old-tflite": Runtime("tflite-runtime 2.14", "old_tflite:OldTfliteSession", (), "tflite"),
 }
+OLD = {"tflite": "old-tflite"}
 
 
-def runtime_of(format_name: str, arithmetic: Arithmetic) -> str:
-    """What executes a format here, in words; of what is interpreted, with the arithmetic."""
-    runtime = RUNTIMES[format_name]
+def runtime_of(name: str, arithmetic: Arithmetic) -> str:
+    """A key of :data:`RUNTIMES` in words; of what is interpreted, with the arithmetic."""
+    runtime = RUNTIMES[name]
     return f"{runtime.name} ({arithmetic})" if runtime.interpreted else runtime.name
 
 
@@ -95,30 +99,30 @@ def runnable(format_name: str) -> bool:
     return runtime is not None and not runtime.missing()
 
 
-def require(format_name: str) -> Runtime:
-    """What executes a format here.
+def require(name: str) -> Runtime:
+    """What executes a format here, by a key of :data:`RUNTIMES`.
 
     Raises:
         EnvironmentMissing: the format has no runtime here, or it is not installed.
     """
-    runtime = RUNTIMES.get(format_name)
+    runtime = RUNTIMES.get(name)
     if runtime is None:
         known = ", ".join(RUNTIMES)
-        raise EnvironmentMissing(f"nothing here executes {format_name} artefacts", hint=f"known are {known}")
+        raise EnvironmentMissing(f"nothing here executes {name} artefacts", hint=f"known are {known}")
     if absent := runtime.missing():
         hint = f'pip install "edgesam-mobile[{runtime.extra}]"'
-        raise EnvironmentMissing(f"{format_name} artefacts need {' and '.join(absent)} here", hint=hint)
+        raise EnvironmentMissing(f"{name} artefacts need {' and '.join(absent)} here", hint=hint)
     return runtime
 
 
-def open_session(path: Path, graph: GraphRecord, format_name: str, options: SessionOptions) -> Session:
-    """Load one graph.
+def open_session(path: Path, graph: GraphRecord, runtime_name: str, options: SessionOptions) -> Session:
+    """Load one graph, by a key of :data:`RUNTIMES`.
 
     Raises:
         EnvironmentMissing: see :func:`require`.
         PackageError: the runtime refuses the file.
     """
-    runtime = require(format_name)
+    runtime = require(runtime_name)
     module, name = runtime.session.split(":")
     try:
         with hushed():

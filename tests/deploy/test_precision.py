@@ -60,7 +60,7 @@ def test_formats_offer_precisions_that_exist_and_recommend_what_they_offer(form:
     assert all(form.offers(plan.precision) for plan in form.recommended.values())
 
 
-def test_a_plan_with_float_layers_has_a_key_of_its_own_in_any_order() -> None:
+def test_a_plan_with_left_out_has_a_key_of_its_own_in_any_order() -> None:
     plain, one, other = Plan("int8"), Plan("int8", ("a", "b")), Plan("int8", ("b", "a"))
     assert plain.key == "int8" != one.key == other.key
     assert Plan.from_json(one.to_json()) == one

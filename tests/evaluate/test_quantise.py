@@ -1,4 +1,4 @@
-"""The search for layers to leave in floating point: what it ranks, keeps, goes on from and chooses."""
+"""The search for layers to leave out of a compression: what it ranks, keeps, goes on from and chooses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
+from edgesam_mobile.evaluate.calibration import calibration_set
 from edgesam_mobile.evaluate.journal import Journal
 from edgesam_mobile.evaluate.quantise import Candidate, Masks, Search, blocks, search
 from edgesam_mobile.model.standin import untrained_model, write_standin
@@ -36,7 +37,7 @@ class Pretended:
         self.asked += plans
         found = []
         for step, plan in plans.items():
-            inside = [b for b in blocks(self.graph) if b not in plan.float_layers]
+            inside = [b for b in blocks(self.graph) if b not in plan.left_out]
             damage = sum(self.costs.get(b, 0.001) for b in inside)
             found.append(Candidate(step, plan, 1000 - len(inside), damage, 1.0, 10 - 0.1 * len(inside)))
         return found
@@ -55,12 +56,23 @@ def test_the_worst_blocks_are_left_out_until_the_budget_is_kept(graph: Graph) ->
     masks = cast("Masks", Pretended(graph, {first: 0.2, second: 0.1}))
     found = search(masks, "int8", budget=5)
     assert [c.step for c in found.sensitivity[:2]] == [first, second]
-    assert found.chosen is not None and found.chosen.plan.float_layers == (first, second)
+    assert found.chosen is not None and found.chosen.plan.left_out == (first, second)
     assert "within 5" in found.chosen.plan.reason
     assert [c.step for c in found.tried][:3] == ["0 left out", "1 left out", "2 left out"]
     damages = [c.damage for c in found.front()]
     assert damages == sorted(damages, reverse=True)
     assert search(masks, "int8", budget=0.1).chosen is None
+
+
+def test_what_is_left_out_can_take_another_precision(graph: Graph) -> None:
+    first = blocks(graph)[3]
+    masks = cast("Masks", Pretended(graph, {first: 0.2}))
+    found = search(masks, "palette4", budget=5, instead="palette6")
+    assert found.chosen is not None
+    assert (found.chosen.plan.left_out, found.chosen.plan.instead) == ((first,), "palette6")
+    assert found.tried[0].plan == Plan("palette4")  # nothing is left out
+    assert all(c.plan.instead == "palette6" for c in found.sensitivity)
+    assert len({Plan("int8", ("a",)).key, Plan("int8", ("a",), instead="palette6").key}) == 2
 
 
 def test_the_objective_decides_among_what_keeps_the_budget() -> None:
@@ -86,7 +98,7 @@ def test_a_search_goes_on_where_it_stopped(graph: Graph, tmp_path: Path) -> None
 
 def test_a_found_plan_takes_the_place_of_one_of_its_precision() -> None:
     plan = Plan("int8", ("encoder.x",), "found")
-    options = BuildOptions("edge-sam-open", precisions=("int8",), encoder_plans={"tflite": plan})
+    options = BuildOptions("edge-sam-open", precisions=("int8",), plans={("tflite", "encoder"): plan})
     assert options.plan(FORMATS["tflite"], "int8", "encoder") == plan
     assert options.plan(FORMATS["tflite"], "int8", "decoder") == Plan("int8")
     assert options.plan(FORMATS["tflite"], "fp16", "encoder") == Plan("fp16")
@@ -99,6 +111,8 @@ def test_a_found_plan_takes_the_place_of_one_of_its_precision() -> None:
         (("--format", "tf"), "tf does not offer int8"),
         (("--format", "coreml", "--precision", "int4"), "coreml: int8-weights"),
         (("--budget", "1"), "no budget '1'"),
+        (("--instead", "palette6"), "layers that tflite leaves out cannot be palette6"),
+        (("--format", "coreml", "--precision", "palette6", "--instead", "palette6"), "cannot be palette6"),
     ],
 )
 def test_searches_that_cannot_be_are_refused(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -107,7 +121,15 @@ def test_searches_that_cannot_be_are_refused(words: tuple[str, ...], told: str, 
 
 
 @pytest.mark.parametrize(
-    "content", [None, "nonsense", "{}", json.dumps({"format": "x", "plan": {"precision": "int8"}})]
+    "content",
+    [
+        None,
+        "nonsense",
+        "{}",
+        json.dumps({"format": "tflite", "plan": {"precision": "int8"}}),
+        json.dumps({"format": "x", "part": "encoder", "plan": {"precision": "int8"}}),
+        json.dumps({"format": "tflite", "part": "encoder", "plan": {"precision": "int8", "instead": "palette6"}}),
+    ],
 )
 def test_a_file_that_is_no_plan_is_refused(content: str | None, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
@@ -131,7 +153,7 @@ def test_a_real_search_writes_a_plan_that_builds(tmp_path: Path) -> None:
         "front.png",
     }
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
-    assert (plan["format"], plan["plan"]["precision"]) == ("tflite", "int8")
+    assert (plan["format"], plan["part"], plan["plan"]["precision"]) == ("tflite", "encoder", "int8")
     build = call(
         "build", "--target", "android", "--precision", "int8", "--plan", tmp_path / "s" / "plan.json",
         *words, "-o", tmp_path / "p",
@@ -139,4 +161,27 @@ def test_a_real_search_writes_a_plan_that_builds(tmp_path: Path) -> None:
     assert build.exit_code == 0, build.output
     manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
     (artefact,) = [a for a in manifest["artifacts"] if a["format"] == "tflite"]
-    assert artefact["encoder"]["quantisation"]["float_layers"] == plan["plan"]["float_layers"]
+    assert artefact["encoder"]["quantisation"]["left_out"] == plan["plan"]["left_out"]
+
+
+@pytest.mark.slow
+def test_decoders_are_searched_too_and_left_out_layers_take_more_bits(tmp_path: Path) -> None:
+    """Palettes of Core ML: the sizes of all candidates lie between those of the two precisions."""
+    model = untrained_model("edge-sam-tiny", image_size=256)
+    pictures, _ = calibration_set("generated:1", 1)
+    masks = Masks(model, FORMATS["coreml"], pictures, tmp_path, "decoder")
+    block = blocks(masks.graph)[0]
+    found = masks.measure(
+        {
+            "few bits": Plan("palette4"),
+            "mixed": Plan("palette4", (block,), instead="palette6"),
+            "mixed with integers": Plan("palette4", (block,), instead="int8-weights"),
+            "more bits": Plan("palette6"),
+            "plain": Plan("fp16"),
+        }
+    )
+    sizes = [candidate.bytes for candidate in found]
+    assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
+    damages = {candidate.step: candidate.damage for candidate in found}
+    assert damages["plain"] < 0.01 and damages["plain"] <= damages["more bits"] <= damages["few bits"]
+    assert found[-1].same_best == 1

@@ -14,7 +14,7 @@ from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.errors import EnvironmentMissing, PackageError, UsageError
 from edgesam_mobile.package.manifest import GraphRecord
 from edgesam_mobile.runtime.hush import hushed
-from edgesam_mobile.runtime.session import RUNTIMES, SessionOptions, open_session, runnable
+from edgesam_mobile.runtime.session import OLD, RUNTIMES, SessionOptions, open_session, runnable
 
 EXECUTABLE = ("onnx", "tflite", "executorch-xnnpack", "coreml", "executorch-coreml")
 ONE_THREAD = SessionOptions(threads=1)
@@ -97,7 +97,8 @@ def test_hushed_leaves_no_descriptor_open() -> None:
 
 
 def test_every_format_that_is_built_has_a_line_in_the_table() -> None:
-    assert RUNTIMES.keys() == FORMATS.keys()
+    assert RUNTIMES.keys() == FORMATS.keys() | OLD.values()
+    assert OLD.keys() <= FORMATS.keys()
     for name, runtime in RUNTIMES.items():
         assert runtime.interpreted == ("coreml" in name)
 
