@@ -36,7 +36,7 @@ class OldTfliteSession:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        weakref.finalize(self, self._worker.kill)
+        weakref.finalize(self, _stop, self._worker)
         self._answer()
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
@@ -58,6 +58,11 @@ class OldTfliteSession:
         if "error" in arrays:
             raise RuntimeError(str(arrays["error"]))
         return arrays
+
+
+def _stop(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    worker.communicate()  # closes its pipes and waits for it
 
 
 def environment(*, offline: bool = False) -> Path:

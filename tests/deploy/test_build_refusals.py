@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
-from command_line import call, entries, refusal
+from command_line import call, entries, refusal, run
 from typer.testing import Result
 
 from edgesam_mobile.deploy.build import build
@@ -104,3 +106,19 @@ def test_an_older_package_survives_a_full_disk(
     assert (old / "manifest.json").read_text() == "the older package's"
     # There is nothing wrong with the build but the disk.
     assert build(BuildOptions(str(standin_file), targets=("host",)), tmp_path / "out").package.is_dir()
+
+
+def test_an_exporter_that_dies_of_a_full_disk_is_not_taken_for_a_crash(
+    standin_file: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    """Writing through a memory map into a full disk is answered by a signal."""
+    shadow = tmp_path / "shadow" / "onnx"
+    shadow.mkdir(parents=True)
+    (shadow / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGBUS)\n")
+    words = ("build", "--target", "host", "--precision", "fp32", "--weights", standin_file, "-o", tmp_path / "out")
+    path = os.pathsep.join(filter(None, (str(shadow.parent), os.environ.get("PYTHONPATH"))))
+    full = run(*words, PYTHONPATH=path, EDGESAM_CACHE=str(small_disk))
+    assert "no space left while exporting onnx" in refusal(full, 12)
+    crashed = run(*words, PYTHONPATH=path, EDGESAM_CACHE=str(tmp_path / "cache"))
+    assert f"exporting onnx was stopped by signal {signal.SIGBUS.value}" in refusal(crashed, 1)
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from edgesam_mobile.deploy.layers import layer_names, scope_pattern, within
 from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.deploy.ports import Graph, Port
 from edgesam_mobile.deploy.precision import PRECISIONS, Plan
+from edgesam_mobile.deploy.report import ExportReport
 from edgesam_mobile.errors import PictureError, UsageError, WeightsError
 from edgesam_mobile.evaluate.calibration import calibration_set
 from edgesam_mobile.model.sam import Sam
@@ -147,8 +150,6 @@ COMPRESSED = ("fp16", "int8", "int8-weights")
 def test_files_shrink_and_still_compute_nearly_the_same(
     name: str, graph: Graph, noise: list[dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
-    import importlib
-
     from edgesam_mobile.runtime.session import SessionOptions, open_session
 
     form = FORMATS[name]
@@ -173,6 +174,81 @@ def test_files_shrink_and_still_compute_nearly_the_same(
         session = open_session(path, record, name, SessionOptions(threads=1))
         (found,) = session.run({"image": noise[0]["image"].numpy()}).values()
         assert np.abs(found - expected).max() < (1e-5 if label == "fp32" else 0.05 * np.abs(expected).max()), label
+
+
+@pytest.fixture(scope="module")
+def real() -> tuple[Graph, Graph, list[dict[str, torch.Tensor]], list[dict[str, torch.Tensor]]]:
+    """Encoder and decoder of the smallest student, N x C x H x W, and what they are calibrated with."""
+    from edgesam_mobile.deploy.decoder import decoder_graph
+
+    model = untrained_model("edge-sam-tiny", upsample="bilinear", image_size=256)
+    encoder, decoder = encoder_graph(model), decoder_graph(model)
+    calibration, _ = calibration_set("generated:1", 1)
+    return (
+        encoder,
+        decoder,
+        graph_inputs(encoder, encoder, calibration),
+        graph_inputs(decoder, encoder, calibration)[:2],
+    )
+
+
+def _run(name: str, graph: Graph, path: Path, report: ExportReport, sample: dict[str, torch.Tensor]) -> np.ndarray:
+    """The first output of an exported graph on a sample."""
+    from edgesam_mobile.deploy.worker import describe
+    from edgesam_mobile.package.manifest import FileRecord, GraphRecord
+    from edgesam_mobile.runtime.session import SessionOptions, open_session
+
+    file = FileRecord(path="graph", sha256="0" * 64, bytes=1)
+    record = GraphRecord(file=file, op_types=report.op_types, **describe(graph, report.dtypes))
+    session = open_session(path, record, name, SessionOptions(threads=1))
+    found = session.run({key: tensor.numpy() for key, tensor in sample.items()})
+    return np.asarray(found[graph.outputs[0].name], np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Implicitly cleaning up:ResourceWarning"
+)  # coremltools leaves that to the collector
+@pytest.mark.parametrize("name", ["coreml", "executorch-coreml", "executorch-xnnpack"])
+def test_calibrated_integers_reach_every_format_with_marks(name: str, real: Any, tmp_path: Path) -> None:
+    """Layers left out are not marked: fewer operations quantise, and the embedding is nearer."""
+    encoder, _, samples, _ = real
+    form = FORMATS[name]
+    exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
+    plans = {"all": Plan("int8"), "part": Plan("int8", ("encoder.features", "encoder.fuse_stage3"))}
+    targets = {tmp_path / f"{label}{form.suffix}": plan for label, plan in plans.items()}
+    reports = exporter.export(encoder, targets, samples)
+    expected = encoder.module(samples[0]["image"])[0].numpy()
+    marks, errors = [], []
+    for path, report in reports.items():
+        # ExecuTorch counts the layers that a backend took with their marks inside; Core ML lists them apart.
+        marks.append(sum(n for kind, n in report.op_types.items() if "quantize" in kind))
+        found = _run(name, encoder, path, report, samples[0])
+        errors.append(float(np.square(found - expected).mean() / np.square(expected).mean()))
+    assert marks[0] > marks[1] > 0
+    assert 0 < errors[1] < errors[0] < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Implicitly cleaning up:ResourceWarning"
+)  # coremltools leaves that to the collector
+def test_half_precision_programs_of_xnnpack_answer_as_pytorch_does(real: Any, tmp_path: Path) -> None:
+    """Their layer norms are single: ExecuTorch's own answer half precision with nonsense."""
+    from edgesam_mobile.deploy import executorch_xnnpack
+
+    encoder, decoder, pictures, prompts = real
+    for graph, sample in ((encoder, pictures[0]), (decoder, prompts[0])):
+        plans = {tmp_path / f"{graph.name}-{p}.pte": Plan(p) for p in ("fp16", "fp32")}
+        reports = executorch_xnnpack.export(graph, plans, [])
+        expected = graph.module(*sample.values())[0].numpy()
+        half, full = (
+            np.abs(_run("executorch-xnnpack", graph, path, report, sample) - expected).max()
+            for path, report in reports.items()
+        )
+        assert full < half < 0.02 * np.abs(expected).max()
+    small, large = (path.stat().st_size for path in plans)
+    assert small < 0.6 * large
 
 
 def _record(graph: Graph):  # type: ignore[no-untyped-def]

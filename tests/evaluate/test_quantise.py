@@ -165,6 +165,9 @@ def test_a_real_search_writes_a_plan_that_builds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Implicitly cleaning up:ResourceWarning"
+)  # coremltools leaves that to the collector
 def test_decoders_are_searched_too_and_left_out_layers_take_more_bits(tmp_path: Path) -> None:
     """Palettes of Core ML: the sizes of all candidates lie between those of the two precisions."""
     model = untrained_model("edge-sam-tiny", image_size=256)

@@ -1,0 +1,66 @@
+"""The runtime of an older phone, in an environment of its own: what it runs, and what is said without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import call, refusal
+
+from edgesam_mobile.errors import EnvironmentMissing, PackageError
+from edgesam_mobile.package.manifest import FileRecord, GraphRecord
+from edgesam_mobile.runtime import old_tflite
+from edgesam_mobile.runtime.session import SessionOptions, open_session
+
+PORT: dict[str, Any] = {"name": "image", "shape": [1], "dtype": "float32", "layout": "NCHW", "meaning": ""}
+RECORD = GraphRecord(
+    file=FileRecord(path="encoder", sha256="0" * 64, bytes=1),
+    inputs=[PORT], outputs=[PORT], op_types={"conv": 1}, parameters=1,
+)  # fmt: skip
+
+
+def test_without_the_environment_offline_is_refused_before_any_work(
+    edge_sam_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESAM_CACHE", str(tmp_path / "cache"))
+    told = refusal(call("verify", edge_sam_package, "--old-runtimes", "--offline"), 5)
+    assert "tflite-runtime==2.14.0 is not made yet" in told and "without --offline" in told
+
+
+def test_an_environment_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(
+        EnvironmentMissing, match=r"tflite-runtime==2\.14\.0 cannot be made: .*No matching distribution"
+    ):
+        old_tflite.environment()
+    assert [path.name for path in (tmp_path / "cache").rglob("*")] == ["runtimes"]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_model_answers_as_on_the_runtime_of_today_and_damage_is_one_line(tmp_path: Path) -> None:
+    from edgesam_mobile.deploy import tflite
+    from edgesam_mobile.deploy.encoder import encoder_graph
+    from edgesam_mobile.deploy.precision import Plan
+    from edgesam_mobile.deploy.worker import describe
+    from edgesam_mobile.model.standin import untrained_model
+
+    graph = encoder_graph(untrained_model("edge-sam-tiny", image_size=256), channels_last=True)
+    path = tmp_path / "encoder.tflite"
+    report = tflite.export(graph, {path: Plan("fp16")}, [])[path]
+    record = GraphRecord(file=RECORD.file, op_types=report.op_types, **describe(graph, report.dtypes))
+    inputs: Any = {"image": graph.examples()[0].numpy()}
+    old, new = (
+        open_session(path, record, name, SessionOptions(threads=1)).run(inputs)["image_embeddings"]
+        for name in ("old-tflite", "tflite")
+    )
+    assert np.abs(old).max() > 0 and np.abs(old - new).max() < 0.01 * np.abs(new).max()
+    session = open_session(path, record, "old-tflite", SessionOptions(threads=1))
+    with pytest.raises(RuntimeError):
+        session.run({"no such input": np.zeros(1)})
+    path.write_bytes(b"no model" * 100)
+    with pytest.raises(PackageError, match=r"tflite-runtime 2\.14 cannot load"):
+        open_session(path, record, "old-tflite", SessionOptions(threads=1))
