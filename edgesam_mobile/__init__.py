@@ -9,12 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from edgesam_mobile.errors import (
+    DeviceError,
     EdgeSamError,
     EnvironmentMissing,
     FetchError,
+    Inconclusive,
     PackageError,
     PictureError,
     StorageError,
+    TargetMissed,
     UsageError,
     VerificationFailed,
     WeightsError,
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeviceError",
     "EdgeSamError",
     "EnvironmentMissing",
     "FetchError",
+    "Inconclusive",
     "PackageError",
     "PictureError",
     "Sam",
     "SamPredictor",
     "StorageError",
+    "TargetMissed",
     "UsageError",
     "VerificationFailed",
     "WeightsError",

@@ -43,11 +43,12 @@ settings.load_profile("edgesam")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """Point the cache of weights at a folder of this session; gives the mobile-sam that the user's cache has."""
+    """Point cache and store at folders of this session; gives the mobile-sam that the user's cache has."""
     configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
     already = cached("mobile-sam")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESAM_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
+        patch.setenv("EDGESAM_STORE", str(tmp_path_factory.mktemp("store") / "measurements.sqlite"))
         yield already
 
 

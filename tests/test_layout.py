@@ -19,7 +19,7 @@ ROOMS = ("weights", "model", "package", "deploy", "runtime", "evaluate", "lab", 
 HEAVY = {
     *("torch", "torchvision", "coremltools", "executorch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     *("onnx", "onnxruntime", "onnxscript", "numpy", "PIL", "pydantic", "requests", "safetensors", "psutil", "rich"),
-    *("distill", "matplotlib", "pycocotools", "scipy"),
+    *("distill", "matplotlib", "pycocotools", "scipy", "sqlalchemy", "alembic", "pg8000", "jinja2", "adbutils"),
 }
 LONGEST = 500
 # In pieces, so that this file does not hold what it forbids.

@@ -13,14 +13,17 @@ import edgesam_mobile
 from edgesam_mobile import errors
 
 EXPORTED = [
+    "DeviceError",
     "EdgeSamError",
     "EnvironmentMissing",
     "FetchError",
+    "Inconclusive",
     "PackageError",
     "PictureError",
     "Sam",
     "SamPredictor",
     "StorageError",
+    "TargetMissed",
     "UsageError",
     "VerificationFailed",
     "WeightsError",

@@ -10,13 +10,18 @@ from edgesam_mobile import __version__
 from edgesam_mobile.cli import (
     bench,
     build,
+    compare,
+    devices,
     distill,
     doctor,
     eval,
+    history,
     placement,
     predict,
     quantize,
     quickstart,
+    regress,
+    report,
     verify,
     weights,
 )
@@ -35,7 +40,12 @@ app.add_typer(quantize.app)
 app.add_typer(verify.app)
 app.add_typer(distill.app)
 app.add_typer(eval.app)
+app.add_typer(devices.app)
 app.add_typer(bench.app)
+app.add_typer(history.app, name="history")
+app.add_typer(compare.app)
+app.add_typer(regress.app)
+app.add_typer(report.app)
 app.add_typer(placement.app)
 app.add_typer(predict.app)
 app.add_typer(doctor.app)

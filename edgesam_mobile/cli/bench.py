@@ -1,17 +1,20 @@
-"""``edgesam-mobile bench``: a package's artefacts and the baselines, timed in one interleaved run."""
+"""``edgesam-mobile bench``: a package's artefacts timed, here beside the baselines or on devices."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from edgesam_mobile.cli.bench_devices import StorePlace, bench_devices, kept
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.devices import LabFile
+from edgesam_mobile.cli.history import Place
 from edgesam_mobile.cli.output import out
-from edgesam_mobile.errors import EdgeSamError, UsageError
+from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.files import atomic_file
 
 if TYPE_CHECKING:
@@ -36,11 +39,16 @@ _COLUMNS = (
         "edgesam-mobile bench out",
         "edgesam-mobile bench out --threads 1 --threads 2 --samples samples.json",
         "edgesam-mobile bench out --only tflite-fp32 --only pytorch-eager --launches 2 --seconds 2 --json",
+        "edgesam-mobile bench out --device adb:R58M123ABC --device label:nightly --tag monday",
+        "edgesam-mobile bench out --device all --only tflite-fp16 --sustain 600",
     ),
 )
 def bench(
     package: Annotated[Path, typer.Argument(help="Folder that `build` wrote.")],
-    device: Annotated[str, typer.Option(help="Where to measure: host, this machine.")] = "host",
+    device: Annotated[
+        list[str],
+        typer.Option(help="host (this machine), adb:SERIAL, loopback:PORT, label:NAME or all; can be repeated."),
+    ] = ["host"],  # noqa: B006
     launches: Annotated[int, typer.Option(help="Processes for each case.")] = 5,
     threads: Annotated[list[int] | None, typer.Option(help="Threads; can be repeated. All by default.")] = None,
     seconds: Annotated[float, typer.Option(help="Measured seconds in each process, after the warm-up.")] = 5.0,
@@ -49,16 +57,46 @@ def bench(
     weights: Annotated[str | None, typer.Option(help="The weights the package was built from, if not found.")] = None,
     image: Annotated[Path | None, typer.Option(help="Picture to segment; a built-in one by default.")] = None,
     samples: Annotated[Path | None, typer.Option(help="JSON file to write every raw sample to.")] = None,
+    delegate: Annotated[
+        list[str] | None, typer.Option(help="Delegate or compute units on devices; can be repeated.")
+    ] = None,
+    sustain: Annotated[
+        float, typer.Option(help="Seconds of one long launch a case on devices, instead of several short ones.")
+    ] = 0.0,
+    hottest: Annotated[
+        Literal["nominal", "fair", "serious"], typer.Option(help="Thermal state in which a device may start.")
+    ] = "fair",
+    apk: Annotated[Path | None, typer.Option(help="Android harness to install where it is missing or older.")] = None,
+    lab: LabFile = None,
+    store: Place = None,
+    no_store: Annotated[bool, typer.Option("--no-store", help="Keep nothing.")] = False,
+    tag: Annotated[list[str] | None, typer.Option(help="Name for the run; can be repeated.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
-    """Time every artefact that this machine can run against PyTorch and a published-style ONNX export.
+    """Time artefacts: on this machine, against PyTorch and a published-style ONNX export, or on devices.
 
-    Every case runs in several processes of its own, interleaved, each after a warm-up. An interrupt keeps what
-    was measured. Timings of this machine say nothing about a phone.
+    Every case runs in several processes of its own, interleaved, each after a warm-up. Every launch goes into the
+    store as it ends; an interrupt keeps what was measured. Timings of this machine say nothing about a phone.
     """
-    if device != "host":
-        raise UsageError(f"cannot measure on {device!r}", hint="this version measures on `host`, this machine, only")
+    place = None if no_store else StorePlace(store)
+    if device != ["host"]:
+        from edgesam_mobile.lab.jobs import JobOptions
+
+        options = JobOptions(
+            seconds=seconds,
+            launches=launches,
+            sustain=sustain,
+            delegates=tuple(delegate or ()),
+            threads=tuple(threads or ()),
+            hottest=hottest,
+        )
+        bench_devices(
+            package, device, options, image, only or (), weights, lab, apk, place, tuple(tag or ()), offline
+        )
+        return
     from edgesam_mobile.lab.host import measure, prepare
+    from edgesam_mobile.lab.host_records import HostRecorder
+    from edgesam_mobile.lab.jobs import new_run
     from edgesam_mobile.lab.report import as_record, report
 
     prepared = prepare(
@@ -71,10 +109,15 @@ def bench(
         offline=offline,
         note=out.note,
     )
-    with out.progress("measuring", len(prepared.jobs) * launches) as advance:
-        result = measure(prepared, launches=launches, seconds=seconds, report=advance)
+    run = new_run(prepared.manifest, package, {"launches": launches, "seconds": seconds}, tuple(tag or ()))
+    with kept(place, run) as keep:
+        recorder = HostRecorder(prepared, keep)
+        with out.progress("measuring", len(prepared.jobs) * launches) as advance:
+            result = measure(prepared, launches=launches, seconds=seconds, report=advance, on_launch=recorder.take)
+        recorder.finish()
+        keep.status = "partial" if result.partial else "complete"
     reports = report(result)
-    data = as_record(result, reports)
+    data = {"run": run.id if place else None, **as_record(result, reports)}
     if samples is not None:
         with atomic_file(samples) as path:
             path.write_text(json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n", encoding="utf-8")

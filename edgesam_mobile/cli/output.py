@@ -153,6 +153,16 @@ class Output:
                 task = bar.add_task(what, total=None, visible=False)
                 yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
+    @property
+    def watched(self) -> bool:
+        """Whether a person looks on at a terminal."""
+        return self.mode == "human" and self._stderr().is_terminal
+
+    @property
+    def console(self) -> Console:
+        """Standard error, for what changes while it is shown."""
+        return self._stderr()
+
     # Consoles are made at each call: tests and redirections swap the streams underneath.
     def _stdout(self) -> Console:
         from rich.console import Console

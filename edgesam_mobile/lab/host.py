@@ -137,6 +137,7 @@ def measure(
     timeout: float | None = None,
     report: Report = lambda text: None,
     on_sample: OnSample = lambda case, sample: None,
+    on_launch: Callable[[Launch], None] = lambda launch: None,
 ) -> BenchResult:
     """Run every launch, one process at a time. An interrupt ends the run early and keeps what there is.
 
@@ -147,6 +148,7 @@ def measure(
         timeout: seconds until a launch counts as failed; 10 minutes more than ``seconds`` by default.
         report: called once a launch.
         on_sample: called with each sample as it arrives.
+        on_launch: called with each launch as it ends, an interrupted one too.
 
     Raises:
         UsageError: ``launches`` or ``seconds`` is not positive.
@@ -161,7 +163,10 @@ def measure(
         for index, case in schedule(list(prepared.jobs), launches, seed):
             launch = Launch(case, index)
             result.launches.append(launch)
-            run_launch(launch, {**prepared.jobs[case], "seconds": seconds}, timeout=limit, on_sample=on_sample)
+            try:
+                run_launch(launch, {**prepared.jobs[case], "seconds": seconds}, timeout=limit, on_sample=on_sample)
+            finally:
+                on_launch(launch)
             report(f"{case.key} launch {index + 1}/{launches}: {_outcome(launch)}")
     except KeyboardInterrupt:
         result.partial = True
@@ -215,10 +220,10 @@ def _outcome(launch: Launch) -> str:
 
 def _machine(load_before: float) -> Machine:
     system = f"{platform.system()} {platform.machine()}"
-    return Machine(_cpu_name(), processors(), system, load_before, os.getloadavg()[0])
+    return Machine(cpu_name(), processors(), system, load_before, os.getloadavg()[0])
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """The processor as the system names it."""
     listing = Path("/proc/cpuinfo")
     if listing.exists():

@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -45,6 +46,7 @@ class Launch:
 
     Attributes:
         index: the round of the interleaved run that it belongs to.
+        started: ISO 8601 in UTC.
         error: why it failed or that it was interrupted; its samples are kept all the same.
         phase: the last one that the worker entered.
         hello: what the worker said of itself: process id, processors, versions.
@@ -55,6 +57,7 @@ class Launch:
     case: Case
     index: int
     status: Literal["ok", "failed", "interrupted"] = "failed"
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     error: str | None = None
     phase: str = "start"
     hello: dict[str, Any] = field(default_factory=dict)

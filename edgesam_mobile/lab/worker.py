@@ -9,7 +9,7 @@ Answers are JSON Lines on the original standard output; all else that is printed
 ``{"event": "sample", "stage", "ms", "cpu_ms", "monotonic_ns"}``
     wall time and processor time (of all threads) that ended then. Stages: load, first-pre, first-encode,
     first-decode, first-post, first-frame; the same for each warm-up round with ``warm-``; then pre, encode,
-    decode, post, frame.
+    decode, post, frame; ``kernel`` before and after these.
 ``{"event": "end", "rounds", "warm_up_rounds", "stable", "waited", "peak_bytes", "before_load_bytes", "mask"}``
     last; a stream without it is a failed launch. ``waited`` is the share of the measured time that the main
     thread was ready but had no processor, because other processes held them; ``null`` where unknown.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgesam_mobile.lab.subjects import Image, Subject
 
 LEAST_ROUNDS = 3
+KERNEL_SIDE, KERNEL_ROUNDS = 256, 100  # some tens of milliseconds
 WARM_UP_ROUNDS, WARM_UP_SECONDS = 30, 20.0  # limits, for machines that never become stable
 _VERSIONS = ("numpy", "torch", "onnxruntime", "executorch", "ai-edge-litert")
 
@@ -94,12 +95,14 @@ def measure(job: dict[str, Any], stream: Stream) -> None:
     frame(subject, image, point, stream, prefix="first-")
     stream.write("phase", name="warm-up")
     warm_up_rounds, settled = warm_up(subject, image, point, stream)
+    reference_kernel(stream)
     stream.write("phase", name="measure")
     rounds, started, delay = 0, time.monotonic(), queued_seconds()
     while rounds < LEAST_ROUNDS or time.monotonic() - started < job["seconds"]:
         mask = frame(subject, image, point, stream)
         rounds += 1
     took, queued = time.monotonic() - started, queued_seconds()
+    reference_kernel(stream)
     stream.write(
         "end",
         rounds=rounds,
@@ -125,6 +128,18 @@ def frame(subject: Subject, image: Image, point: tuple[float, float], stream: St
             mask = subject.finish(logits)
     stream.flush()
     return mask
+
+
+def reference_kernel(stream: Stream) -> None:
+    """The same fixed arithmetic in every run, to compare this machine with itself on another day."""
+    import numpy as np
+
+    values = np.arange(KERNEL_SIDE * KERNEL_SIDE, dtype=np.float32).reshape(KERNEL_SIDE, KERNEL_SIDE)
+    left, right = values * 7 % 11 - 5, values * 5 % 13 - 6
+    with stream.timed("kernel"):
+        for _ in range(KERNEL_ROUNDS):
+            left @ right
+    stream.flush()
 
 
 def warm_up(subject: Subject, image: Image, point: tuple[float, float], stream: Stream) -> tuple[int, bool]:

@@ -186,7 +186,6 @@ def _defaults() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "exit_code", "said"),
     [
-        (["--device", "pixel-8"], 2, "only"),
         (["--only", "nonsense"], 2, "no case 'nonsense'"),
         (["--threads", "4096"], 2, "no 4096 threads"),
         (["--no-baselines"], 5, "nothing to measure"),

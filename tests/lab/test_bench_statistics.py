@@ -9,8 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from edgesam_mobile.lab.statistics import drift, median_interval, ratio, stable, summarise
+from edgesam_mobile.lab import statistics
+from edgesam_mobile.lab.statistics import (
+    Estimate,
+    _rank_sum_p,
+    dominance,
+    drift,
+    launch_interval,
+    median_interval,
+    percentile_intervals,
+    ratio,
+    ratio_between,
+    stable,
+    summarise,
+)
 
 times = st.floats(0.001, 1e5, allow_nan=False)
 samples = st.lists(times, min_size=1, max_size=40)
@@ -135,3 +149,111 @@ def test_drift_needs_a_change_that_is_large_and_not_chance() -> None:
 def test_three_samples_a_third_are_too_few_to_flag_anything(values: list[float]) -> None:
     found = drift(values)
     assert found is not None and not found.flagged
+
+
+@few
+@given(launches, st.lists(st.floats(0, 100), min_size=1, max_size=3))
+def test_percentiles_of_one_call_share_their_resamples(series: list[list[float]], percents: list[float]) -> None:
+    together = percentile_intervals(series, percents)
+    assert together == tuple(percentile_intervals(series, [percent])[0] for percent in percents)
+    assert median_interval(series) == percentile_intervals(series, (50,))[0]
+    pooled = [value for launch in series for value in launch]
+    for percent, estimate in zip(percents, together, strict=True):
+        assert estimate.value == pytest.approx(np.percentile(pooled, percent))
+        if estimate.low is not None and estimate.high is not None:
+            assert min(pooled) <= estimate.low <= estimate.value <= estimate.high <= max(pooled)
+
+
+def test_the_interval_of_a_percentile_is_that_of_resamples_done_by_hand() -> None:
+    """The same bootstrap in plain Python, with other random numbers: both ends agree within its own noise."""
+    generator = random.Random(5)
+    series = [[centre + generator.gauss(0, 2) for _ in range(40)] for centre in (28, 30, 31, 33)]
+    drawn = []
+    for _ in range(4000):
+        pooled = sorted(
+            value for launch in generator.choices(series, k=len(series)) for value in generator.choices(launch, k=40)
+        )
+        place = 0.9 * (len(pooled) - 1)
+        below = math.floor(place)
+        drawn.append(pooled[below] + (place - below) * (pooled[below + 1] - pooled[below]))
+    drawn.sort()
+    (estimate,) = percentile_intervals(series, (90,))
+    assert estimate.low == pytest.approx(drawn[100], abs=0.35)
+    assert estimate.high == pytest.approx(drawn[3900], abs=0.35)
+
+
+def test_about_95_of_100_intervals_hold_the_truth_when_launches_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 100)
+    generator = np.random.default_rng(1)
+    truth = float(stats.norm.ppf(0.9, 100, math.hypot(4, 1)))
+    held = 0
+    for _ in range(60):
+        series = [generator.normal(centre, 1, 10).tolist() for centre in generator.normal(100, 4, 25)]
+        (estimate,) = percentile_intervals(series, (90,))
+        assert estimate.low is not None and estimate.high is not None
+        held += estimate.low <= truth <= estimate.high
+    assert 50 <= held <= 60
+
+
+@few
+@given(st.lists(times, min_size=1, max_size=8))
+def test_one_value_a_launch_has_an_interval_over_launches(values: list[float]) -> None:
+    estimate = launch_interval(values)
+    assert estimate.value == pytest.approx(np.median(values))
+    assert (estimate.low is None) == (len(values) == 1)
+    if estimate.low is not None and estimate.high is not None:
+        assert min(values) <= estimate.low <= estimate.value <= estimate.high <= max(values)
+
+
+@few
+@given(launches, st.floats(0.1, 10))
+def test_the_ratio_of_two_runs_finds_the_factor_and_its_reciprocal(series: list[list[float]], factor: float) -> None:
+    scaled = [[factor * value for value in launch] for launch in series]
+    there, back = ratio_between(scaled, series), ratio_between(series, scaled)
+    assert there.value == pytest.approx(factor) and back.value == pytest.approx(1 / factor)
+    assert (there.low is None) == (len(series) == 1)
+    if there.low is not None and there.high is not None:
+        assert there.low <= there.value <= there.high
+
+
+def test_the_ratio_of_two_runs_does_not_pair_their_launches() -> None:
+    slow_machine = [[100.0, 101.0], [200.0, 202.0], [400.0, 404.0]]
+    half = [[value / 2 for value in launch] for launch in slow_machine]
+    apart, by_round = ratio_between(slow_machine, half), ratio(*(dict(enumerate(s)) for s in (slow_machine, half)))
+    assert apart.low is not None and apart.high is not None and apart.high / apart.low > 3
+    assert by_round is not None and by_round.low == pytest.approx(2, rel=0.01) == by_round.high
+
+
+numbers = st.lists(st.integers(0, 12).map(float), min_size=1, max_size=25)
+
+
+@given(numbers, numbers)
+def test_dominance_is_the_share_of_pairs_that_it_wins_less_those_that_it_loses(
+    a: list[float], b: list[float]
+) -> None:
+    pairs = [(x > y) - (x < y) for x in a for y in b]
+    assert dominance(a, b) == pytest.approx(sum(pairs) / len(pairs))
+    assert dominance(a, b) == pytest.approx(-dominance(b, a))
+
+
+@given(numbers, numbers)
+def test_the_rank_sum_test_is_scipys(a: list[float], b: list[float]) -> None:
+    ours = _rank_sum_p(np.array(a), np.array(b))
+    if len(set(a + b)) == 1:
+        assert ours == 1
+        return
+    theirs = stats.mannwhitneyu(a, b, use_continuity=False, method="asymptotic", alternative="two-sided").pvalue
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-300)
+
+
+def test_the_rank_sum_test_needs_no_table_of_all_pairs() -> None:
+    """A table of these would take 320 GB."""
+    generator = np.random.default_rng(2)
+    first, last = generator.normal(100, 5, 200_000), generator.normal(100.2, 5, 200_000)
+    assert _rank_sum_p(first, last) < 1e-6
+    assert _rank_sum_p(first, first) == 1
+
+
+def test_an_estimate_is_written_with_its_interval() -> None:
+    assert f"{Estimate(26.877, 26.551, 27.2247):.2f}" == "26.88 [26.55, 27.22]"
+    assert f"{Estimate(26.877):.1f}" == "26.9"

@@ -1,0 +1,122 @@
+"""What a run on devices shows while it goes on: a table that changes on a terminal, a line a launch elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import quantiles
+from typing import TYPE_CHECKING, Any
+
+from edgesam_mobile.cli.output import number, out
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgesam_mobile.lab.protocol.events import Event
+    from edgesam_mobile.lab.records import LaunchRecord
+
+_RECENT = 100  # frames that the shown percentiles are of
+_COLUMNS = ("device", "artefact", "launch", "doing", "frames", "p50 ms", "p90 ms", "FPS", "thermal", "°C", "done")
+
+
+@dataclass
+class _Row:
+    launches: str = "–"
+    doing: str = "waits"
+    frames: int = 0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    thermal: str = "–"
+    celsius: float | None = None
+    done: int = 0
+
+
+class LiveView:
+    """A :class:`~edgesam_mobile.lab.fleet.Watcher`; its methods are called from the devices' threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._notes: dict[str, str] = {}
+        self._planned: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+        self._say = out.note
+
+    def planned(self, device: str, cases: Sequence[str], launches: int) -> None:
+        with self._lock:
+            self._planned[device] = launches
+            for case in cases:
+                self._rows[device, case] = _Row()
+
+    def sending(self, device: str, what: str, done: int, of: int) -> None:
+        with self._lock:
+            self._notes[device] = f"sending {what}: {done / 1e6:.1f} of {of / 1e6:.1f} MB"
+
+    def event(self, device: str, case: str, index: int, event: Event) -> None:
+        with self._lock:
+            row = self._rows[device, case]
+            row.launches = str(index + 1)
+            self._notes.pop(device, None)
+            _take(row, event)
+
+    def launched(self, device: str, case: str, launch: LaunchRecord) -> None:
+        with self._lock:
+            row = self._rows[device, case]
+            row.doing, row.done = launch.status, row.done + 1
+            self._ended[device] = self._ended.get(device, 0) + 1
+            done = f"[{self._ended[device]}/{self._planned.get(device, 0)}]"
+        times = sorted(launch.times("frame"))
+        told = f"{len(times)} frames, median {times[len(times) // 2]:.1f} ms" if times else "no frames"
+        why = f": {launch.error}" if launch.error else ""
+        self._say(f"{device} {done} {case} launch {launch.index + 1}: {launch.status}, {told}{why}")
+
+    def said(self, device: str, line: str) -> None:
+        self._say(f"{device}: {line}")
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the table on a terminal for as long as this lasts."""
+        if not out.watched:
+            yield
+            return
+        from rich.live import Live
+
+        with Live(console=out.console, refresh_per_second=4, transient=True, get_renderable=self._table) as live:
+            self._say = lambda text: live.console.print(text, markup=False, highlight=False)  # above the table
+            yield
+            self._say = out.note
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(*_COLUMNS, title="measuring; Ctrl-C ends the devices' jobs and keeps what was measured")
+        with self._lock:
+            for (device, case), row in self._rows.items():
+                doing = self._notes.get(device, row.doing) if row.doing == "waits" else row.doing
+                table.add_row(device, case, row.launches, doing, *_figures(row), str(row.done))
+        return table
+
+
+def _take(row: _Row, event: Any) -> None:
+    if event.type == "phase":
+        row.doing = event.name
+    elif event.type == "sample" and event.stage == "frame":
+        row.frames += 1
+        row.recent.append(event.ns / 1e6)
+    elif event.type == "state":
+        row.thermal = event.thermal or "–"
+        row.celsius = event.battery.celsius if event.battery else None
+    elif event.type == "error":
+        row.doing = event.code
+
+
+def _figures(row: _Row) -> tuple[str, ...]:
+    p50 = p90 = None
+    if len(row.recent) >= 2:
+        cuts = quantiles(row.recent, n=10, method="inclusive")
+        p50, p90 = cuts[4], cuts[8]
+    fps = 1000 / p50 if p50 else None
+    shown = (number(value, ".1f") for value in (p50, p90, fps))
+    return (str(row.frames), *shown, row.thermal, number(row.celsius, ".1f"))

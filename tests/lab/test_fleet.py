@@ -1,0 +1,304 @@
+"""A package on several devices at once, all simulated: everything arrives, is stored, and is called what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bare_manifest import bare_manifest
+from command_line import call, refusal
+from PIL import Image
+
+from edgesam_mobile.errors import DeviceError, PackageError, StorageError, UsageError
+from edgesam_mobile.files import sha256_of
+from edgesam_mobile.lab.fleet import Outcome, measure_on
+from edgesam_mobile.lab.inputs import Inputs, make_inputs
+from edgesam_mobile.lab.jobs import JobOptions, plan_cases, schedule
+from edgesam_mobile.lab.links import DuplexLink
+from edgesam_mobile.lab.protocol.link import Patience
+from edgesam_mobile.lab.protocol.requests import Golden, Prompted
+from edgesam_mobile.lab.records import LaunchRecord
+from edgesam_mobile.lab.simulated import Fault, SimulatedDevice
+from edgesam_mobile.package.manifest import Manifest, read_manifest, write_manifest
+
+FORMATS = ("tflite", "executorch-xnnpack")
+QUICK = JobOptions(seconds=0.05, rounds=3, launches=2)
+HASTE = Patience(idle=3, job=3, reconnect=3, cancel=3)
+
+
+class Quiet:
+    """Watches, and counts what it sees."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.events = self.sent = 0
+
+    def planned(self, device: str, cases: Sequence[str], launches: int) -> None:
+        self.lines.append(f"{device} plans {launches} launches of {', '.join(cases)}")
+
+    def sending(self, device: str, what: str, done: int, of: int) -> None:
+        self.sent += 1
+
+    def event(self, device: str, case: str, index: int, event: Any) -> None:
+        self.events += 1
+
+    def launched(self, device: str, case: str, launch: LaunchRecord) -> None:
+        self.lines.append(f"{device} {case} {launch.status}")
+
+    def said(self, device: str, line: str) -> None:
+        self.lines.append(f"{device}: {line}")
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> tuple[Path, Manifest]:
+    """Two artefacts of a few bytes."""
+    folder = tmp_path / "package"
+    record = bare_manifest("1" * 64, FORMATS).model_dump(mode="json", by_alias=True)
+    for artifact in record["artifacts"]:
+        for part in ("encoder", "decoder"):
+            path = folder / artifact["id"] / part
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{artifact['id']} {part}".encode() * 1000)
+            size = path.stat().st_size
+            artifact[part]["file"] = {"path": f"{artifact['id']}/{part}", "sha256": sha256_of(path), "bytes": size}
+    write_manifest(folder, Manifest.model_validate(record))
+    return folder, read_manifest(folder)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    """A small picture, and a mask that a simulated device never looks at."""
+    files = {}
+    for name, mode in (("picture.ppm", "RGB"), ("mask.pbm", "1")):
+        path = tmp_path / name
+        Image.new(mode, (8, 6)).save(path, "PPM")
+        files[f"inputs/{hashlib.sha256(path.read_bytes()).hexdigest()}/{name}"] = path
+    picture, mask = files
+    golden = Golden(image=picture, points=((4.0, 3.0),), labels=(1,), mask=mask, best=1)
+    return Inputs(Prompted(image=picture, points=((4.0, 3.0),), labels=(1,)), (golden,), files)
+
+
+def measured(
+    devices: Sequence[SimulatedDevice], package: tuple[Path, Manifest], inputs: Inputs, **changes: Any
+) -> tuple[list[Outcome], bool, list[LaunchRecord], Quiet]:
+    watcher, stored = Quiet(), list[LaunchRecord]()
+    links = [DuplexLink(f"simulated:{device.name}", device.connect, patience=HASTE) for device in devices]
+    options = changes.pop("options", QUICK)
+    outcomes, interrupted = measure_on(
+        links, *package, inputs, options, store=changes.pop("store", stored.append), watcher=watcher, **changes
+    )
+    return outcomes, interrupted, stored, watcher
+
+
+def simulated(folder: Path, number: int, **settings: Any) -> SimulatedDevice:
+    return SimulatedDevice(folder / f"device{number}", name=f"{number}", formats=FORMATS, seed=number, **settings)
+
+
+def test_every_launch_of_every_case_of_every_device_arrives_whole(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
+) -> None:
+    with simulated(tmp_path, 1) as one, simulated(tmp_path, 2) as two:
+        outcomes, interrupted, stored, watcher = measured([one, two], package, inputs)
+        kept = sum(one.samples.values()) + sum(two.samples.values())
+    assert not interrupted and all(outcome.whole for outcome in outcomes)
+    assert len(stored) == 2 * 2 * 2 and {launch.status for launch in stored} == {"complete"}
+    assert sum(len(launch.samples) for launch in stored) == kept > 0
+    assert watcher.events > kept
+    for outcome in outcomes:
+        order = [(launch.index, launch.case.id) for launch in outcome.launches]
+        assert sorted(order) == [(n, f"{name}-fp32") for n in (0, 1) for name in sorted(FORMATS)]
+        assert [index for index, _ in order] == [0, 0, 1, 1]  # interleaved
+        assert {launch.device.key for launch in outcome.launches} == {outcome.device}
+        assert {launch.device.kind for launch in outcome.launches} == {"simulated"}
+        assert len({launch.id for launch in outcome.launches}) == 4
+
+
+def test_files_are_sent_once_and_a_damaged_one_again(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
+) -> None:
+    with simulated(tmp_path, 1) as device:
+        measured([device], package, inputs, only=("tflite-fp32",))
+        model = next((tmp_path / "device1" / "models").rglob("encoder"))
+        first = model.stat().st_mtime_ns
+        measured([device], package, inputs, only=("tflite-fp32",))
+        assert model.stat().st_mtime_ns == first
+        model.write_bytes(b"damaged")
+        (outcome,), *_ = measured([device], package, inputs, only=("tflite-fp32",))
+    assert outcome.whole
+    assert sha256_of(model) == package[1].artifact("tflite-fp32").encoder.file.sha256
+
+
+def test_a_lost_device_takes_no_other_along_and_what_it_measured_is_kept(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
+) -> None:
+    gone = Fault("kill", "run", 25, seconds=12)  # four times as long as is waited for it
+    with simulated(tmp_path, 1) as good, simulated(tmp_path, 2, faults=[gone], pace=0.02) as bad:
+        outcomes, _, stored, watcher = measured([good, bad], package, inputs)
+    assert outcomes[0].whole and not outcomes[1].whole
+    lost = [launch for launch in stored if launch.device.key == "simulated:2"]
+    assert lost[0].status == "truncated" and lost[0].samples
+    assert isinstance(outcomes[1].error, DeviceError) and len(lost) == 3
+    assert any("simulated:2" in line and "complete" not in line for line in watcher.lines)
+
+
+def test_a_cable_that_drops_costs_nothing(package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path) -> None:
+    faults = [Fault("cable", "put", 3000), Fault("cable", "sent", 9), Fault("malformed", "sent", 14)]
+    with simulated(tmp_path, 1, faults=faults) as device:
+        (outcome,), *_ = measured([device], package, inputs)
+        assert sum(len(launch.samples) for launch in outcome.launches) == sum(device.samples.values())
+    assert outcome.whole
+
+
+def test_a_wrong_mask_makes_a_failed_launch(package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path) -> None:
+    with simulated(tmp_path, 1, iou=0.5) as device:
+        (outcome,), _, stored, _ = measured([device], package, inputs)
+    assert not outcome.whole and {launch.status for launch in stored} == {"failed"}
+    assert "IoU is 0.5" in (stored[0].error or "")
+
+
+def test_a_store_that_fails_is_told_and_the_run_goes_on(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
+) -> None:
+    def full(launch: LaunchRecord) -> None:
+        raise StorageError("the disk is full; it is kept elsewhere")
+
+    with simulated(tmp_path, 1) as device:
+        (outcome,), *_ = measured([device], package, inputs, store=full)
+    assert len(outcome.launches) == 4
+    assert outcome.unstored == ["the disk is full; it is kept elsewhere"] * 4
+
+
+def test_ctrl_c_ends_the_jobs_on_the_devices_and_keeps_what_was_measured(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join, asked = threading.Thread.join, threading.Event()
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        if self.name == "simulated:1" and watched.is_set() and not asked.is_set():
+            asked.set()
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    watched = threading.Event()
+
+    class Waiting(Quiet):
+        def event(self, device: str, case: str, index: int, event: Any) -> None:
+            if event.type == "sample" and event.stage == "frame":
+                watched.set()
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    stored: list[LaunchRecord] = []
+    with simulated(tmp_path, 1, pace=0.02) as device:
+        link = DuplexLink("simulated:1", device.connect, patience=HASTE)
+        options = JobOptions(seconds=600, rounds=100_000, launches=2)
+        (outcome,), was = measure_on([link], *package, inputs, options, store=stored.append, watcher=Waiting())
+    assert was and not outcome.whole
+    assert [launch.status for launch in stored] == ["cancelled"] and stored[0].samples
+
+
+def test_what_a_device_cannot_run_is_skipped_and_said(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
+) -> None:
+    with SimulatedDevice(tmp_path / "d", name="1", formats=("tflite",)) as device:
+        (outcome,), *_ = measured([device], package, inputs)
+        assert outcome.whole and outcome.planned == 2
+        assert outcome.skipped == ["executorch-xnnpack-fp32: the harness has no runtime for executorch-xnnpack"]
+        (nothing,), *_ = measured([device], package, inputs, only=("executorch-xnnpack-fp32",))
+        (wrong,), *_ = measured([device], package, inputs, only=("no-such",))
+    assert isinstance(nothing.error, DeviceError) and isinstance(wrong.error, UsageError)
+
+
+def test_an_altered_package_is_refused_before_anything_is_measured(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
+) -> None:
+    (package[0] / "tflite-fp32" / "encoder").write_bytes(b"altered")
+    with simulated(tmp_path, 1) as device:
+        (outcome,), _, stored, _ = measured([device], package, inputs)
+    assert isinstance(outcome.error, PackageError) and stored == []
+
+
+def test_delegates_and_threads_multiply_cases_and_a_long_launch_is_one(package: tuple[Path, Manifest]) -> None:
+    with SimulatedDevice(package[0] / "x", formats=FORMATS) as device:
+        link = DuplexLink("simulated:x", device.connect)
+        hello = link.open()
+        link.close()
+    offered = hello.runtimes[0].delegates
+    options = JobOptions(delegates=(*offered, "no-such"), threads=(1, 2), sustain=60)
+    cases, skipped = plan_cases(package[1], hello, options)
+    assert len(cases) == len(FORMATS) * len(offered) * 2 and skipped == []
+    assert [index for index, _ in schedule(cases, options)] == [0] * len(cases)
+    first, again = (list(schedule(cases, JobOptions(launches=3, seed=7))) for _ in range(2))
+    assert first == again != list(schedule(cases, JobOptions(launches=3, seed=8)))
+
+
+@pytest.mark.parametrize("settings", [{"launches": 0}, {"seconds": 0}, {"seconds": 1e9}, {"sustain": -1}])
+def test_options_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        JobOptions(**settings)
+
+
+def test_golden_masks_are_pytorchs_and_boxes_alone_check_integers(
+    bare_package: Path, standin_weights: Path, tmp_path: Path
+) -> None:
+    from edgesam_mobile.evaluate.probes import builtin_pictures
+
+    manifest = read_manifest(bare_package)
+    made = make_inputs(manifest, builtin_pictures()[1], tmp_path, weights=str(standin_weights), offline=True)
+    assert {2 in golden.labels for golden in made.golden} == {True, False}
+    assert all(2 in golden.labels for golden in made.golden_for("int8"))
+    assert made.golden_for("fp16") == made.golden
+    for remote, local in made.files.items():
+        assert hashlib.sha256(local.read_bytes()).hexdigest() == remote.split("/")[1]
+    mask = made.files[made.golden[0].mask]
+    with Image.open(builtin_pictures()[1]) as picture, Image.open(mask) as shown:
+        width, height = picture.size
+        black = ~np.asarray(shown)
+    header, _, packed = mask.read_bytes().partition(f"{width} {height}\n".encode())
+    assert header == b"P4\n"
+    rows = np.unpackbits(np.frombuffer(packed, np.uint8).reshape(height, -1), axis=1)[:, :width]
+    assert 0 < rows.sum() < rows.size and np.array_equal(black, rows == 1)  # 1 is the object: black
+
+
+def test_the_command_measures_stores_and_tells(
+    bare_package: Path, standin_weights: Path, package: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    """Through the loopback interface, as a harness on this machine is used."""
+    folder = package[0]
+    record = json.loads((folder / "manifest.json").read_text())
+    record["weights"]["sha256"] = sha256_of(standin_weights)
+    (folder / "manifest.json").write_text(json.dumps(record))
+    store = tmp_path / "store.sqlite"
+    words = ("bench", folder, "--weights", standin_weights, "--offline", "--seconds", 0.05, "--launches", 2)
+    with simulated(tmp_path, 1) as device:
+        with device.connect() as connection:
+            port = connection.getpeername()[1]
+        told = call(*words, "--device", f"loopback:{port}", "--store", store, "--tag", "nightly", "--json")
+    # It calls itself simulated, which a harness on a loopback port may be.
+    assert told.exit_code == 0, told.output
+    data = json.loads(told.stdout)
+    assert (data["schema"], data["status"]) == ("edgesam.bench-devices/1", "complete")
+    assert len(data["devices"][0]["launches"]) == 4 and len(data["cases"]) == 2
+    told = call("history", "--store", store, "--json")
+    assert [run["tags"] for run in json.loads(told.stdout)["runs"]] == [["nightly"]]
+    told = call("compare", "nightly", "--target", "iphone14-30fps", "--store", store)
+    assert told.exit_code == 4 and "simulated" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--device", "pixel-8"), "no device is called 'pixel-8'"),
+        (("--device", "label:none"), "label:none means no device here"),
+        (("--device", "loopback:none"), "'none' is no port"),
+        (("--device", "host", "--device", "loopback:1"), "host beside other devices"),
+        (("--device", "loopback:1", "--sustain", "-1"), "24 hours at most"),
+    ],
+)
+def test_addresses_that_mean_nothing_are_refused(words: tuple[str, ...], told: str, bare_package: Path) -> None:
+    assert told in refusal(call("bench", bare_package, "--no-store", *words), 2)
