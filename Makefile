@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 STAMP := .venv/.setup-done
 
-.PHONY: help setup quickstart test test-quick lint types schema clean
+.PHONY: help setup tools quickstart test test-quick apk lint types schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ $(BIN)/python:
 	done; \
 	echo "error: no Python 3.11 here — install it, or put it on PATH" >&2; exit 5
 
+# Everything works without them: the tests that need one skip and say so.
+tools: setup ## Install by apt, as root, what some tests need: PostgreSQL, Chromium, Java, Android's build tools
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends postgresql chromium > /dev/null
+	$(BIN)/python -m android_harness.tools.provision
+
+apk: setup ## Build the Android harness from Debian packages into out-apk/ (after `make tools`)
+	$(BIN)/python -m android_harness.tools.build_apk out-apk
+
 quickstart: setup ## The main job: build, verify and time every artefact of mobile-sam (some minutes)
 	$(BIN)/edgesam-mobile quickstart -o out
 
@@ -47,8 +56,9 @@ lint: setup ## Check style and format
 types: setup ## Check types
 	$(BIN)/mypy
 
-schema: setup ## Write docs/manifest.schema.json anew
+schema: setup ## Write docs/*.schema.json anew
 	$(BIN)/python -m edgesam_mobile.package.schema > docs/manifest.schema.json
+	$(BIN)/python -m edgesam_mobile.lab.protocol.schema > docs/protocol.schema.json
 
 clean: ## Remove what tools and tests leave; keeps .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

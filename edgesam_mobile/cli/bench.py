@@ -12,8 +12,8 @@ from edgesam_mobile.cli.bench_devices import StorePlace, bench_devices, kept
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.devices import LabFile
-from edgesam_mobile.cli.history import Place
 from edgesam_mobile.cli.output import out
+from edgesam_mobile.cli.runs import Place
 from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.files import atomic_file
 

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.output import number, out
+from edgesam_mobile.cli.runs import Place, opened
 
 if TYPE_CHECKING:
     from edgesam_mobile.lab.records import LaunchRecord, RunRecord
@@ -31,10 +32,6 @@ class _ListByDefault(TyperGroup):
 
 app = typer.Typer(cls=_ListByDefault, help="Show what was measured; export, import and tag runs.")
 
-Place = Annotated[
-    str | None,
-    typer.Option("--store", help="File or postgresql:// URL; EDGESAM_STORE or the user's data folder otherwise."),
-]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's tag, its id, or the id's first digits.")]
 
 
@@ -58,20 +55,20 @@ def list_(
     store: Place = None,
 ) -> None:
     """List the runs in the store, the newest first."""
-    opened = _opened(store)
-    runs = opened.runs(model=model, case=case, device=device, limit=limit)
+    kept = opened(store)
+    runs = kept.runs(model=model, case=case, device=device, limit=limit)
     rows = [_run_data(run) for run in runs]
-    timings = None if case is None else [row for run in runs for row in _timings(opened, run, case, device)]
+    timings = None if case is None else [row for run in runs for row in _timings(kept, run, case, device)]
 
     def human() -> None:
         if not runs:
-            out.say(f"no such runs in {opened.name}")
+            out.say(f"no such runs in {kept.name}")
         elif timings is None:
             out.table(_COLUMNS, map(_line, rows))
         else:
             out.table(_TIMING_COLUMNS, map(_timing_line, timings))
 
-    data: dict[str, Any] = {"store": opened.name, "runs": rows}
+    data: dict[str, Any] = {"store": kept.name, "runs": rows}
     if timings is not None:
         data |= {"case": case, "timings": timings}
     out.result("edgesam.history/1", data, human=human, quiet=[run.id for run in runs])
@@ -84,7 +81,7 @@ def export(
     store: Place = None,
 ) -> None:
     """Write a run with every raw sample to a file, for another store."""
-    head = _opened(store).export(run, file)
+    head = opened(store).export(run, file)
     data = {"path": file, "run": head.id, "bytes": file.stat().st_size}
     out.result("edgesam.history.export/1", data, human=lambda: out.say(f"wrote {file}"), quiet=[file])
 
@@ -117,25 +114,13 @@ def tag(
     store: Place = None,
 ) -> None:
     """Give a run a name."""
-    found, before = _opened(store).tag(run, name)
+    found, before = opened(store).tag(run, name)
 
     def human() -> None:
         moved = f", no longer {before[:_SHORT]}" if before else ""
         out.say(f"{name} is {found[:_SHORT]}{moved}")
 
     out.result("edgesam.history.tag/1", {"tag": name, "run": found, "before": before}, human=human, quiet=[found])
-
-
-def _opened(place: str | None) -> Store:
-    """A store that is there, after a word about launches that wait for being imported."""
-    from edgesam_mobile.lab.store import open_store
-
-    store = open_store(place, create=False)
-    if waiting := store.waiting():
-        out.warn(f"launches not in the store yet: edgesam-mobile history import {waiting[0]}")
-        for path in waiting[1:]:
-            out.warn(f"and {path}")
-    return store
 
 
 def _run_data(run: RunRecord) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgesam_mobile.cli.command import command
-from edgesam_mobile.cli.history import Place
 from edgesam_mobile.cli.output import number, out
 from edgesam_mobile.cli.runs import (
     Junit,
     Markdown,
+    Place,
     chosen_cases,
     chosen_runs,
     interval,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgesam_mobile.cli.command import command
-from edgesam_mobile.cli.history import Place
 from edgesam_mobile.cli.output import out
-from edgesam_mobile.cli.runs import Cases, Runs, chosen_cases, chosen_runs, opened
+from edgesam_mobile.cli.runs import Cases, Place, Runs, chosen_cases, chosen_runs, opened
 from edgesam_mobile.files import atomic_file
 
 if TYPE_CHECKING:

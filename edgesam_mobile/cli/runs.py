@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgesam_mobile.cli.output import out
 from edgesam_mobile.errors import UsageError
 from edgesam_mobile.files import atomic_file
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from edgesam_mobile.lab.store.store import Store
     from edgesam_mobile.lab.summary import CaseSummary
 
+Place = Annotated[
+    str | None,
+    typer.Option("--store", help="File or postgresql:// URL; EDGESAM_STORE or the user's data folder otherwise."),
+]
 Runs = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids or tags of runs; the newest by default.")]
 Cases = Annotated[list[str] | None, typer.Option("--case", help="Id of an artefact to keep; can be repeated.")]
 Junit = Annotated[Path | None, typer.Option("--junit", help="Write the verdicts as JUnit's XML too.")]
@@ -26,11 +31,16 @@ Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the ver
 _NAMED = 4  # cases that an error's one line names
 
 
-def opened(store: str | None) -> Store:
-    """A store that must be there: nothing was measured otherwise."""
+def opened(place: str | None) -> Store:
+    """A store that must be there, after a word about launches that wait for being imported."""
     from edgesam_mobile.lab.store import open_store
 
-    return open_store(store, create=False)
+    store = open_store(place, create=False)
+    if waiting := store.waiting():
+        out.warn(f"launches not in the store yet: edgesam-mobile history import {waiting[0]}")
+        for path in waiting[1:]:
+            out.warn(f"and {path}")
+    return store
 
 
 def chosen_runs(store: Store, names: Sequence[str] | None) -> list[RunRecord]:

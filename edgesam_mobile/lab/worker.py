@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from edgesam_mobile.lab.subjects import Image, Subject
 
 LEAST_ROUNDS = 3
-KERNEL_SIDE, KERNEL_ROUNDS = 256, 100  # some tens of milliseconds
+KERNEL_SAMPLES = 5  # each side of the frames
+KERNEL_SUM = 9_283_857  # as docs/protocol.md has it
 WARM_UP_ROUNDS, WARM_UP_SECONDS = 30, 20.0  # limits, for machines that never become stable
 _VERSIONS = ("numpy", "torch", "onnxruntime", "executorch", "ai-edge-litert")
 
@@ -131,14 +132,20 @@ def frame(subject: Subject, image: Image, point: tuple[float, float], stream: St
 
 
 def reference_kernel(stream: Stream) -> None:
-    """The same fixed arithmetic in every run, to compare this machine with itself on another day."""
+    """The same fixed arithmetic everywhere (``docs/protocol.md``), to compare this machine with itself another day."""
     import numpy as np
 
-    values = np.arange(KERNEL_SIDE * KERNEL_SIDE, dtype=np.float32).reshape(KERNEL_SIDE, KERNEL_SIDE)
-    left, right = values * 7 % 11 - 5, values * 5 % 13 - 6
-    with stream.timed("kernel"):
-        for _ in range(KERNEL_ROUNDS):
-            left @ right
+    side, products = 128, 20
+    numbers = np.arange(side * side)
+    right = (numbers * 5 % 13 - 6).astype(np.float32).reshape(side, side)
+    for _ in range(KERNEL_SAMPLES):
+        left = (numbers * 7 % 11 - 5).astype(np.float32)
+        total = 0.0
+        with stream.timed("kernel"):
+            for number in range(products):
+                left[0] = number % 3
+                total += float(np.abs(left.reshape(side, side) @ right).sum(dtype=np.float64))
+        assert total == KERNEL_SUM, "this machine cannot multiply"
     stream.flush()
 
 

@@ -211,7 +211,17 @@ def _requests(files: Files) -> None:
     put = encode(Put(path=stored("encoder"), bytes=330_000, sha256="a" * 64))
     job = encode(a_job())
     models = f"models/{'a' * 64}"
-    paths = ("../x", "/x", "models/../x", "models/x", "jobs/job-1.jsonl", models, f"{models}/.x", f"{models}/a\\b")
+    paths = (
+        "../x",
+        "/x",
+        "models/../x",
+        "models/x",
+        "jobs/job-1.jsonl",
+        models,
+        f"{models}/x.part",
+        f"{models}/.x",
+        f"{models}/a\\b",
+    )
     lines: list[tuple[bytes, str | None]] = [
         (put, None),
         (_with(put, protocol=...), None),

@@ -39,7 +39,17 @@ def ask(device: SimulatedDevice, *lines: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "path", ["../x", "/etc/x", "models/x", "jobs/job-1.jsonl", "a b", "", f"models/{'a' * 64}/ä"]
+    "path",
+    [
+        "../x",
+        "/etc/x",
+        "models/x",
+        "jobs/job-1.jsonl",
+        "a b",
+        "",
+        f"models/{'a' * 64}/x.part",
+        f"models/{'a' * 64}/ä",
+    ],
 )
 def test_no_path_leads_out_of_the_two_folders(path: str, device: SimulatedDevice, tmp_path: Path) -> None:
     mask = write_files(tmp_path / "files")[stored("mask")]

@@ -147,6 +147,14 @@ def test_a_missing_file_fails_the_job(device: SimulatedDevice) -> None:
     assert str(record.error).startswith("not-found: models/")
 
 
+def test_a_folder_is_no_picture(device: SimulatedDevice, tmp_path: Path) -> None:
+    with Session(device.connect, patience=QUICK) as session:
+        put_all(session, tmp_path / "files")
+        job = a_job(frame={"image": "models", "points": [[0.0, 0.0]], "labels": [1]})
+        record = measure(session, job, a_launch(job))
+    assert (record.status, record.error) == ("failed", "not-found: models is not there")
+
+
 def test_a_job_id_is_used_once(device: SimulatedDevice, tmp_path: Path) -> None:
     with Session(device.connect, patience=QUICK) as session:
         put_all(session, tmp_path / "files")
@@ -208,6 +216,14 @@ def test_a_device_that_is_not_there_or_silent_or_something_else_is_told(tmp_path
     assert "install the harness that belongs" in str(told.value.hint)
 
 
+def test_a_refusal_outside_the_jobs_stream_fails_the_launch(tmp_path: Path) -> None:
+    good = (Path(__file__).parent / "streams" / "duplex-session.jsonl").read_bytes().splitlines(keepends=True)
+    refusal = b'{"type":"error","seq":1,"code":"not-found","message":"no such thing"}\n'
+    with server(good[0], refusal) as connect, Session(connect, patience=QUICK) as session:
+        record = measure(session, a_job(), a_launch(a_job()))
+    assert (record.status, record.error) == ("failed", "the device refuses: no such thing (not-found)")
+
+
 def test_another_device_at_the_same_place_is_refused(tmp_path: Path) -> None:
     with SimulatedDevice(tmp_path / "a", name="a") as a, SimulatedDevice(tmp_path / "b", name="b") as b:
         devices = [a, b]
@@ -265,7 +281,7 @@ def test_an_interrupt_does_not_wait_for_a_device_that_says_nothing_more(tmp_path
         with pytest.raises(KeyboardInterrupt):
             measure(session, job, launch)
         assert time.monotonic() - started < 10
-    assert launch.cancelled
+    assert launch.record(Ending("truncated", code="truncated")).status == "cancelled"
 
 
 def test_a_callback_that_fails_ends_the_job_on_the_device_as_well(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PROTOCOL: Final = "edgesam.harness/1"
 LONGEST_LINE = 1 << 20  # bytes, with the newline
@@ -16,10 +16,19 @@ LONGEST_JOB = 24 * 3600.0  # seconds
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]*"
 _SHA256 = "[0-9a-f]{64}"
 
+
+def _whole(path: str) -> str:
+    if any(part.endswith(".part") for part in path.split("/")):
+        raise ValueError("names that end in .part are for files on their way")
+    return path
+
+
 # No `..`, no leading `/`, nothing hidden, nothing that a shell or a file system takes for something else.
 RelativePath = Annotated[str, Field(pattern=f"^{_PART}(/{_PART})*$", max_length=200)]
 # Only these two folders take files: what is kept of jobs must not be overwritten.
-StoredPath = Annotated[str, Field(pattern=f"^(models|inputs)/{_SHA256}(/{_PART})+$", max_length=200)]
+StoredPath = Annotated[
+    str, Field(pattern=f"^(models|inputs)/{_SHA256}(/{_PART})+$", max_length=200), AfterValidator(_whole)
+]
 Sha256 = Annotated[str, Field(pattern=f"^{_SHA256}$")]
 JobId = Annotated[str, Field(pattern="^[a-z0-9-]{1,64}$")]
 Word = Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,39}$")]

@@ -33,6 +33,8 @@ class Following:
         self._interrupts = Interrupts()
         self._over = time.monotonic() + self._patience.whole
         self._cancel_sent = False
+        self._own = None if job is None else job.job  # only who started a job ends it
+        self._fetching = job is None
 
     def to_the_end(self) -> Ending:
         """See :meth:`Session.run`."""
@@ -40,8 +42,7 @@ class Following:
             try:
                 ending = self._ending()
             except BaseException:
-                # Only who started a job ends it.
-                self._session.drop(cancelling=None if self._job is None else self._id)
+                self._session.drop(cancelling=self._own)
                 raise
             if ending.kind != "whole":
                 self._session.drop()  # what it may still send belongs to nobody
@@ -63,9 +64,9 @@ class Following:
                 if ending is not None:
                     return ending
                 assert self._job is not None
-                requests = [self._job]
+                requests, self._fetching = [self._job], False
             except LinkLost as lost:
-                self._session.drop()
+                self._session.drop(cancelling=self._own if self._out_of_time() else None)
                 fruitless = fruitless + 1 if self._sequence.next == seen else 0
                 if fruitless >= FRUITLESS or self._out_of_time():
                     return self._given_up(lost)
@@ -77,6 +78,7 @@ class Following:
                     return self._given_up(gone)
                 requests = [self._cancel()] if self._interrupts.asked else []
                 requests.append(self._fetch())
+                self._fetching = True
 
     def _take(self, link: Link) -> Ending | None:
         """Events until the last; ``None`` if the job never arrived and is to be sent again."""
@@ -101,7 +103,7 @@ class Following:
             return Ending("truncated", code="truncated", message=f"the device lost the job: {plain(error.message)}")
         if self._sequence.next > 0:
             raise LinkLost(f"the device says: {plain(error.message)} ({error.code})")
-        if error.code == "not-found" and self._job is not None:
+        if error.code == "not-found" and self._fetching and self._job is not None:
             return None
         raise Refusal(error)
 

@@ -146,7 +146,7 @@ class Link:
             self._connection.settimeout(within)
             self._connection.sendall(encode(message))
         except TimeoutError:
-            raise LinkLost(f"the device has taken nothing for {within:g} s") from None
+            raise LinkLost(f"the device has taken nothing for {within:.3g} s") from None
         except OSError as error:
             # Why the harness hung up may have come before.
             self._receive_rest()
@@ -173,7 +173,7 @@ class Link:
                 return self._waiting.popleft()
             left = deadline - time.monotonic()
             if left <= 0:
-                raise LinkLost(f"the device has said nothing for {within:g} s")
+                raise LinkLost(f"the device has said nothing for {within:.3g} s")
             self._receive(min(left, _SLICE))
 
     def close(self) -> None:

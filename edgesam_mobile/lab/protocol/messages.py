@@ -144,7 +144,7 @@ def _checked(kind: type[Part], line: bytes, name: str) -> Part:
 
 def _code(wrong: ErrorDetails) -> str:
     field, kind = wrong["loc"][-1] if wrong["loc"] else "", wrong["type"]
-    if field in _PATHS and kind.startswith("string_") and kind != "string_type":
+    if field in _PATHS and kind in ("string_pattern_mismatch", "string_too_long", "value_error"):
         return "bad-path"
     if kind == "too_long" or (field in _SIZES and kind == "less_than_equal"):
         return "too-large"

@@ -163,7 +163,7 @@ class Session:
             left = deadline - time.monotonic()
             if left <= 0 or stop():
                 raise DeviceError(
-                    f"{lost.message}, and the device did not come back within {within:g} s ({last})", hint=lost.hint
+                    f"{lost.message}, and the device did not come back within {within:.3g} s ({last})", hint=lost.hint
                 )
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE)

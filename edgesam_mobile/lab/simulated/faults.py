@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from edgesam_mobile.errors import UsageError
 from edgesam_mobile.lab.protocol.fields import LONGEST_LINE
 
 Place = Literal["put", "run", "sent", "fetch"]
@@ -45,6 +46,14 @@ class Fault:
     place: Place
     at: int
     seconds: float = 0.2
+
+    def __post_init__(self) -> None:
+        possible = {
+            "put": ("cable", "kill", "reboot", "silence", "clock"),
+            "run": ("kill", "reboot", "clock", *DAMAGES),
+        }
+        if self.kind not in possible.get(self.place, (self.kind,)):
+            raise UsageError(f"no fault {self.kind} can happen in {self.place}", hint="script it for another place")
 
 
 class Script:

@@ -68,13 +68,13 @@ class Store:
         return upload
 
     def checked(self, relative: str, digest: str | None) -> Path:
-        """A file or folder that a job is about to use; removed if its hash is not the right one.
+        """A file (with a hash to check, also a folder) that a job is about to use; removed if the hash differs.
 
         Raises:
             Refused: missing or damaged.
         """
         path = self.path(relative)
-        if not path.exists():
+        if not (path.is_file() if digest is None else path.exists()):
             raise Refused("not-found", f"{relative} is not there")
         if digest is not None and sha256_of(path) != digest:
             for member in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
