@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "dev.edgesam.harness"
 INSTRUMENTATION = f"{PACKAGE}/.JobInstrumentation"
-# The folder of an app that adb may write to as well.
+# The folder of an app that adb may write to as well; what the harness says of it counts.
 FOLDER = f"/sdcard/Android/data/{PACKAGE}/files"
 LEAST_API = 26
 _POLL = 0.5  # seconds between two looks at what is kept of a job
@@ -105,14 +105,11 @@ class AdbLink:
 
     Args:
         apk: the harness, to install where it is missing or another version.
-        folder: the harness's own, on the device.
     """
 
-    def __init__(
-        self, serial: str, *, apk: Path | None = None, folder: str = FOLDER, patience: Patience | None = None
-    ) -> None:
+    def __init__(self, serial: str, *, apk: Path | None = None, patience: Patience | None = None) -> None:
         self.key = f"adb:{serial}"
-        self._serial, self._apk, self._folder = serial, apk, PurePosixPath(folder)
+        self._serial, self._apk, self._folder = serial, apk, PurePosixPath(FOLDER)
         self._patience = patience or Patience()
 
     def open(self) -> Hello:
@@ -121,9 +118,10 @@ class AdbLink:
             if self._apk is not None and self._installed() != sha256_of(self._apk):
                 self._install(self._apk)
             reader = Reader("one-job", instrumentation=True)
-            for event in self._instrument(reader, "", self._patience.idle * 3):
-                if isinstance(event, Hello):
-                    return event
+            hello = [e for e in self._instrument(reader, "", self._patience.idle * 3) if isinstance(e, Hello)]
+        if hello:
+            self._folder = PurePosixPath(reader.folder or self._folder)
+            return hello[0]
         said = reader.last_words or (reader.fault.message if reader.fault else "it said nothing")
         raise DeviceError(
             f"the harness does not start on {self.key}: {said}", hint="install it: `make apk`, then --apk FILE"

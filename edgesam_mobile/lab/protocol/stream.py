@@ -13,6 +13,7 @@ from edgesam_mobile.lab.protocol.messages import BadMessage, Unknown, decode_eve
 
 Transport = Literal["one-job", "duplex"]
 _STATUS = b"INSTRUMENTATION_STATUS: event="
+_FOLDER = b"INSTRUMENTATION_STATUS: folder="
 _LAST_WORDS = (
     b"INSTRUMENTATION_RESULT: shortMsg=",
     b"INSTRUMENTATION_RESULT: longMsg=",
@@ -82,6 +83,7 @@ class Reader:
     Attributes:
         fault: the first one.
         last_words: why a process ended, as Android tells it.
+        folder: where the harness keeps its files, as an instrumentation tells it.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Reader:
         self.streams = {} if streams is None else streams
         self.fault: Fault | None = None
         self.last_words: str | None = None
+        self.folder: str | None = None
         self._instrumentation = instrumentation
         self._lines = Lines(LONGEST_LINE + (len(_STATUS) if instrumentation else 0))
         self._expected: dict[str | None, int] = {}
@@ -134,6 +137,8 @@ class Reader:
     def _payload(self, line: bytes) -> bytes | None:
         if line.startswith(_STATUS):
             return line[len(_STATUS) :]
+        if line.startswith(_FOLDER):
+            self.folder = plain(line[len(_FOLDER) :].decode(errors="replace").strip())
         for start in _LAST_WORDS:
             if line.startswith(start):
                 self.last_words = plain(line[len(start) :].decode(errors="replace"))

@@ -1,0 +1,84 @@
+"""Real adb to this machine's stand-in for a phone: what it is, and that nobody else reaches it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from android_harness.adb.loop import PACKAGE, adb_loop, in_own_network, own_network
+from edgesam_mobile.errors import DeviceError
+from tests.android.conftest import tools_or_skip
+
+INSTRUMENT = f"am instrument -w -r {PACKAGE}/.JobInstrumentation"
+
+
+@pytest.fixture(autouse=True)
+def tools() -> None:
+    with tools_or_skip():
+        own_network()
+
+
+def files_and_shell(folder: str) -> None:
+    with adb_loop(Path(folder), ["echo"]) as device:
+        sent, back = Path(folder, "sent"), Path(folder, "back")
+        sent.write_bytes(bytes(range(256)) * 8192)
+        device.adb("push", str(sent), f"{device.folder}/models/file")
+        device.adb("pull", f"{device.folder}/models/file", str(back))
+        assert back.read_bytes() == sent.read_bytes()
+        assert device.adb("shell", "getprop ro.product.model").strip() == "adb loop"
+        assert "level: 50" in device.adb("shell", "dumpsys battery")
+
+
+def not_installed(folder: str) -> None:
+    with adb_loop(Path(folder), ["echo"]) as device:
+        print(device.adb("shell", f"{INSTRUMENT}; pm path {PACKAGE}; true"))
+
+
+def hello(folder: str, command: list[str], apk: str) -> None:
+    with adb_loop(Path(folder), command) as device:
+        device.install(Path(apk))
+        print(device.adb("shell", INSTRUMENT))
+
+
+def cable(folder: str) -> None:
+    with adb_loop(Path(folder), ["echo"]) as device:
+        device.pull_cable()
+        try:
+            device.adb("shell", "true")
+        except Exception as error:
+            print(type(error).__name__)
+        device.plug_cable()
+        print(device.adb("shell", "echo back"))
+
+
+def test_adbd_is_never_started_where_others_reach_it(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="for everybody"), adb_loop(tmp_path, ["echo"]):
+        pass
+
+
+def test_what_fails_inside_is_told_outside(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="FileNotFoundError"):
+        in_own_network(hello, str(tmp_path), ["true"], str(tmp_path / "nothing.apk"))
+
+
+def test_files_arrive_as_they_are(tmp_path: Path) -> None:
+    in_own_network(files_and_shell, str(tmp_path))
+
+
+def test_without_an_app_the_instrumentation_is_not_found(tmp_path: Path) -> None:
+    said = in_own_network(not_installed, str(tmp_path))
+    assert "Unable to find instrumentation info" in said
+    assert "package:" not in said
+
+
+def test_a_pulled_cable_can_be_plugged_in_again(tmp_path: Path) -> None:
+    assert in_own_network(cable, str(tmp_path)).split() == ["CalledProcessError", "back"]
+
+
+@pytest.mark.slow
+def test_the_apks_own_core_says_hello(tmp_path: Path, apk: Path, apk_command: list[str]) -> None:
+    said = in_own_network(hello, str(tmp_path), apk_command, str(apk))
+    assert f"INSTRUMENTATION_STATUS: folder={tmp_path}/files\nINSTRUMENTATION_STATUS_CODE: 0\n" in said
+    assert 'INSTRUMENTATION_STATUS: event={"type":"hello","seq":0,"protocol":"edgesam.harness/1"' in said
+    assert said.rstrip().endswith("INSTRUMENTATION_CODE: -1")
