@@ -1,7 +1,7 @@
 """Makes ``loop-report.png``: ``python docs/pictures/loop_report.py PACKAGE OUT`` (after ``make tools``).
 
-A package is measured over real adb by the APK's own core on this machine's ExecuTorch and LiteRT, and the report is drawn
-in a browser. No phone takes part: the times are this machine's.
+A package is measured over real adb by the APK's own core on this machine's ExecuTorch and LiteRT, and the report is
+drawn in a browser. No phone takes part: the times are this machine's.
 """
 
 from __future__ import annotations
@@ -26,11 +26,19 @@ def measure(folder: str, package: str, apk: str, command: list[str], store: str)
     """In a network of its own: bench over adb."""
     with adb_loop(Path(folder), command) as device:
         device.install(Path(apk))
-        app(
-            ["bench", package, "--device", f"adb:{device.serial}", "--apk", apk, "--store", store]
-            + ["--launches", "5", "--seconds", "5", "--tag", "loop"],
-            standalone_mode=False,
-        )
+        words = [
+            "bench",
+            package,
+            "--device",
+            f"adb:{device.serial}",
+            "--apk",
+            apk,
+            "--store",
+            store,
+            "--tag",
+            "loop",
+        ]
+        app([*words, "--launches", "5", "--seconds", "5"], standalone_mode=False)
 
 
 def main() -> None:
@@ -43,7 +51,9 @@ def main() -> None:
         apk = build_apk(here / "apk")
         command = build_host(here / "host", dex2jar(apk, here / "apk.jar"))
         arguments = (str(here / "device"), str(package), str(apk), command, str(store))
-        print(in_own_network(measure, *arguments, timeout=1800))
+        import loop_report  # by its name, since another process runs its function
+
+        print(in_own_network(loop_report.measure, *arguments, timeout=1800))
     app(["report", "loop", "--store", str(store), "-o", str(out / "report.html")], standalone_mode=False)
     browser = shutil.which("chromium") or "chromium"
     picture = f"--screenshot={out / 'loop-report.png'}"

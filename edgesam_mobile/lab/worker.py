@@ -132,7 +132,7 @@ def frame(subject: Subject, image: Image, point: tuple[float, float], stream: St
 
 
 def reference_kernel(stream: Stream) -> None:
-    """The same fixed arithmetic everywhere (``docs/protocol.md``), to compare this machine with itself another day."""
+    """The same fixed arithmetic everywhere (``docs/protocol.md``), to compare a machine with itself."""
     import numpy as np
 
     side, products = 128, 20

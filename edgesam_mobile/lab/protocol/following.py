@@ -44,7 +44,7 @@ class Following:
             except BaseException:
                 self._session.drop(cancelling=self._own)
                 raise
-            if ending.kind != "whole":
+            if ending.kind != "whole" or self._cancel_sent:
                 self._session.drop()  # what it may still send belongs to nobody
             if self._interrupts.asked:
                 raise KeyboardInterrupt
