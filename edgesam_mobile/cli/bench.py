@@ -14,7 +14,7 @@ from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.devices import LabFile
 from edgesam_mobile.cli.output import out
 from edgesam_mobile.cli.runs import Place
-from edgesam_mobile.errors import EdgeSamError
+from edgesam_mobile.errors import EdgeSamError, UsageError
 from edgesam_mobile.files import atomic_file
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _COLUMNS = (
         "edgesam-mobile bench out --threads 1 --threads 2 --samples samples.json",
         "edgesam-mobile bench out --only tflite-fp32 --only pytorch-eager --launches 2 --seconds 2 --json",
         "edgesam-mobile bench out --device adb:R58M123ABC --device label:nightly --tag monday",
-        "edgesam-mobile bench out --device all --only tflite-fp16 --sustain 600",
+        "edgesam-mobile bench out --device all --only tflite-fp16 --sustain 10m",
     ),
 )
 def bench(
@@ -61,8 +61,9 @@ def bench(
         list[str] | None, typer.Option(help="Delegate or compute units on devices; can be repeated.")
     ] = None,
     sustain: Annotated[
-        float, typer.Option(help="Seconds of one long launch a case on devices, instead of several short ones.")
-    ] = 0.0,
+        str | None,
+        typer.Option(help="One long launch a case on devices instead of several short ones, such as 10m or 90s."),
+    ] = None,
     hottest: Annotated[
         Literal["nominal", "fair", "serious"], typer.Option(help="Thermal state in which a device may start.")
     ] = "fair",
@@ -85,7 +86,7 @@ def bench(
         options = JobOptions(
             seconds=seconds,
             launches=launches,
-            sustain=sustain,
+            sustain=_seconds(sustain) if sustain else 0.0,
             delegates=tuple(delegate or ()),
             threads=tuple(threads or ()),
             hottest=hottest,
@@ -127,6 +128,15 @@ def bench(
         raise typer.Exit(130)
     if failed := [r.case.key for r in reports if not r.launches]:
         raise EdgeSamError(f"no launch succeeded of {', '.join(failed)}", hint="the warnings above say why")
+
+
+def _seconds(text: str) -> float:
+    """A duration such as ``10m``, ``90s``, ``2h`` or plain seconds."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in "smh" else (text, "s")
+    try:
+        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        raise UsageError(f"{text!r} is no duration", hint="write 10m, 90s or 2h") from None
 
 
 def _warn(result: BenchResult, reports: list[CaseReport]) -> None:

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
     from edgesam_mobile.lab.protocol.events import Event
     from edgesam_mobile.lab.records import LaunchRecord
+    from edgesam_mobile.lab.targets import Target
 
 _RECENT = 100  # frames that the shown percentiles are of
-_COLUMNS = ("device", "artefact", "launch", "doing", "frames", "p50 ms", "p90 ms", "FPS", "thermal", "°C", "done")
+_COLUMNS = (
+    "device", "artefact", "launch", "doing", "frames", "p50 ms", "p90 ms", "FPS", "so far", "thermal", "°C", "done",
+)  # fmt: skip
+TARGET = "iphone14-30fps"  # what most runs are for; `compare` judges by any
 
 
 @dataclass
@@ -31,12 +35,16 @@ class _Row:
     thermal: str = "–"
     celsius: float | None = None
     done: int = 0
+    model: str | None = None
 
 
 class LiveView:
     """A :class:`~edgesam_mobile.lab.fleet.Watcher`; its methods are called from the devices' threads."""
 
     def __init__(self) -> None:
+        from edgesam_mobile.lab.targets import load_target
+
+        self._target = load_target(TARGET)
         self._lock = threading.Lock()
         self._rows: dict[tuple[str, str], _Row] = {}
         self._notes: dict[str, str] = {}
@@ -95,12 +103,14 @@ class LiveView:
         with self._lock:
             for (device, case), row in self._rows.items():
                 doing = self._notes.get(device, row.doing) if row.doing == "waits" else row.doing
-                table.add_row(device, case, row.launches, doing, *_figures(row), str(row.done))
+                table.add_row(device, case, row.launches, doing, *_figures(row, self._target), str(row.done))
         return table
 
 
 def _take(row: _Row, event: Any) -> None:
-    if event.type == "phase":
+    if event.type == "hello":
+        row.model = event.device.model
+    elif event.type == "phase":
         row.doing = event.name
     elif event.type == "sample" and event.stage == "frame":
         row.frames += 1
@@ -112,11 +122,20 @@ def _take(row: _Row, event: Any) -> None:
         row.doing = event.code
 
 
-def _figures(row: _Row) -> tuple[str, ...]:
+def _figures(row: _Row, target: Target) -> tuple[str, ...]:
     p50 = p90 = None
     if len(row.recent) >= 2:
         cuts = quantiles(row.recent, n=10, method="inclusive")
         p50, p90 = cuts[4], cuts[8]
     fps = 1000 / p50 if p50 else None
     shown = (number(value, ".1f") for value in (p50, p90, fps))
-    return (str(row.frames), *shown, row.thermal, number(row.celsius, ".1f"))
+    return (str(row.frames), *shown, _so_far(row, p90, target), row.thermal, number(row.celsius, ".1f"))
+
+
+def _so_far(row: _Row, p90: float | None, target: Target) -> str:
+    """Whether the frames of late keep the target's limit; on another device nothing can be said."""
+    if p90 is None or row.model is None:
+        return "–"
+    if row.model not in target.device.models:
+        return "not compared"
+    return f"within {target.p90_ms:g} ms" if p90 <= target.p90_ms else f"over {target.p90_ms:g} ms"

@@ -163,16 +163,17 @@ class Output:
         """Standard error, for what changes while it is shown."""
         return self._stderr()
 
-    # Consoles are made at each call: tests and redirections swap the streams underneath.
+    # Consoles are made at each call: tests and redirections swap the streams underneath. Without emoji, since names
+    # come from devices and files: `ios:A:` is not to become a picture.
     def _stdout(self) -> Console:
         from rich.console import Console
 
-        return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
+        return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, emoji=False)
 
     def _stderr(self) -> Console:
         from rich.console import Console
 
-        return Console(file=sys.stderr, stderr=True)
+        return Console(file=sys.stderr, stderr=True, emoji=False)
 
 
 def _plain_steps(line: Callable[[str], None], total: int) -> Advance:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 from android_harness.adb.loop import LoopDevice, adb_loop, in_own_network, own_network
+from edgesam_mobile.errors import DeviceError
 from edgesam_mobile.evaluate.probes import builtin_pictures
 from edgesam_mobile.lab.adb import AdbLink
 from edgesam_mobile.lab.fleet import Outcome, measure_on
@@ -176,6 +179,29 @@ def interrupted(folder: str, setting: dict[str, Any]) -> None:
     assert '"status":"cancelled"' in Path(folder, "files", "jobs", f"{launch.id}.jsonl").read_text()
 
 
+def no_space(folder: str, setting: dict[str, Any]) -> None:
+    """The harness's folder on a file system of two megabytes."""
+    files = Path(folder, "files")
+    files.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(files)], check=True)
+    try:
+        with pytest.raises(DeviceError, match="no space for"):
+            measured(folder, setting, LONG, only=["tflite-fp32"])
+        assert not list(files.rglob("encoder.tflite"))  # nothing that looks whole
+    finally:
+        subprocess.run(["umount", "-l", str(files)], check=True)
+
+
+def damaged_on_the_device(folder: str, setting: dict[str, Any]) -> None:
+    """A model that went bad is sent anew."""
+    options = JobOptions(seconds=0.1, rounds=3, launches=1)
+    assert measured(folder, setting, options, only=["tflite-fp32"]).whole
+    model = next(Path(folder, "files", "models").rglob("encoder.tflite"))
+    model.write_bytes(b"damaged")
+    assert measured(folder, setting, options, only=["tflite-fp32"]).whole
+    assert model.stat().st_size > 1_000_000
+
+
 def from_the_command_line(folder: str, setting: dict[str, Any]) -> None:
     """Devices, bench with its store, the report, and a verdict that is refused: this is no phone."""
     store, page = Path(folder, "store.sqlite"), Path(folder, "report.html")
@@ -200,8 +226,18 @@ def from_the_command_line(folder: str, setting: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    [both_formats, cable_pulled, harness_killed, interrupted, from_the_command_line],
-    ids=lambda f: f.__name__,
+    [
+        both_formats,
+        cable_pulled,
+        harness_killed,
+        interrupted,
+        damaged_on_the_device,
+        pytest.param(
+            no_space, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+        ),
+        from_the_command_line,
+    ],
+    ids=lambda function: function.__name__,
 )
 def test_over_adb(what: Callable[..., None], setting: Setting, tmp_path: Path) -> None:
     print(in_own_network(what, str(tmp_path), vars(setting)))

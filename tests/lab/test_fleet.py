@@ -297,7 +297,8 @@ def test_the_command_measures_stores_and_tells(
         (("--device", "label:none"), "label:none means no device here"),
         (("--device", "loopback:none"), "'none' is no port"),
         (("--device", "host", "--device", "loopback:1"), "host beside other devices"),
-        (("--device", "loopback:1", "--sustain", "-1"), "24 hours at most"),
+        (("--device", "loopback:1", "--sustain", "25h"), "24 hours at most"),
+        (("--device", "loopback:1", "--sustain", "long"), "'long' is no duration"),
     ],
 )
 def test_addresses_that_mean_nothing_are_refused(words: tuple[str, ...], told: str, bare_package: Path) -> None:
