@@ -62,7 +62,7 @@ def quantize(
     from edgesam_mobile.evaluate.journal import Journal
     from edgesam_mobile.evaluate.quantise import Masks, search, steps
     from edgesam_mobile.evaluate.table import parse_budget
-    from edgesam_mobile.model.load import load_model
+    from edgesam_mobile.model.load import load_model, read_weights
     from edgesam_mobile.model.registry import architecture
 
     if form not in FORMATS or precision not in FORMATS[form].compressed:
@@ -72,12 +72,10 @@ def quantize(
         offers = ", ".join(p for p in FORMATS[form].instead if p != precision) or "floating point only"
         raise UsageError(f"layers that {form} leaves out cannot be {instead}", hint=f"they can be: {offers}")
     allowed = parse_budget(budget)
-    model = load_model(weights, image_size=input_size, offline=offline)
-    said = model.provenance
-    assert said is not None
+    _, _, said = read_weights(weights, offline=offline)
     flag_weights(said.commercial_use, said.licence, said.trained)
-    if architecture(model.architecture).upsample:
-        model = load_model(weights, image_size=input_size, upsample=EXPORTED_UPSAMPLE, offline=offline)
+    upsample = EXPORTED_UPSAMPLE if architecture(said.architecture).upsample else None
+    model = load_model(weights, image_size=input_size, upsample=upsample, offline=offline)
     pictures, warnings = calibration_set(calibration, calibration_pictures)
     for line in warnings:
         out.warn(line)

@@ -87,9 +87,9 @@ def test_an_older_package_is_replaced_as_a_whole(
     package = tmp_path / "parent" / "p"
     build(BuildOptions(str(standin_file), targets=("host",)), package)
     (package / "notes.txt").write_text("of the older package")
-    build(BuildOptions(str(standin_file), targets=("android",), precisions=("fp16",)), package)
-    assert [a.id for a in read_manifest(package).artifacts] == ["tflite-fp16"]
-    assert {path.name for path in package.iterdir()} == {"tflite-fp16", "manifest.json", "MODEL_CARD.md"}
+    build(BuildOptions(str(standin_file), targets=("ios",), precisions=("fp32",)), package)
+    assert [a.id for a in read_manifest(package).artifacts] == ["coreml-fp32"]
+    assert {path.name for path in package.iterdir()} == {"coreml-fp32", "manifest.json", "MODEL_CARD.md"}
     # From inside it, too.
     monkeypatch.chdir(package)
     build(BuildOptions(str(standin_file), targets=("host",)), Path())

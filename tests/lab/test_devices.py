@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from command_line import call, refusal
 from edgesam_mobile.errors import UsageError
 from edgesam_mobile.lab.adb import _battery
 from edgesam_mobile.lab.devices import Device, discover, read_lab, select
+from edgesam_mobile.lab.targets import load_target
 
 FOUND = [
     Device("host", "ready"),
@@ -85,6 +87,15 @@ def test_lab_files_that_cannot_be_are_refused(text: str | None, told: str, tmp_p
     if text is not None:
         lab.write_text(text)
     assert told in refusal(call("devices", "--lab", lab), 2)
+
+
+def test_the_examples_of_the_document_are_read(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+    lab, target = re.findall(r"^```toml\n(.*?)^```", document, flags=re.MULTILINE | re.DOTALL)
+    for name, text in (("lab.toml", lab), ("target.toml", target)):
+        (tmp_path / name).write_text(text)
+    assert read_lab(tmp_path / "lab.toml").device[0].labels == ("galaxy", "nightly")
+    assert load_target(str(tmp_path / "target.toml")).device.models == ("KT-200",)
 
 
 def test_batteries_are_read_as_android_prints_them() -> None:
