@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from edgesam_mobile import __version__
 from edgesam_mobile.evaluate.metrics import mask_iou
-from edgesam_mobile.evaluate.verify import LEAST_IOU, LEAST_MEAN_IOU
 from edgesam_mobile.lab.cases import MOBILE_SAM, PYTORCH, Case
 from edgesam_mobile.lab.host import Prepared, cpu_name, processors
-from edgesam_mobile.lab.jobs import case_record
+from edgesam_mobile.lab.jobs import case_record, least_iou
 from edgesam_mobile.lab.launch import Launch
 from edgesam_mobile.lab.records import CaseRecord, DeviceRecord, LaunchRecord, LaunchStatus, SampleRecord
 from edgesam_mobile.package.manifest import Manifest
@@ -57,7 +56,7 @@ class HostRecorder:
         check = None
         if launch.mask is not None and self._expected is not None and launch.case.id != MOBILE_SAM:
             precision = _artifact_precision(self._manifest, launch.case)
-            iou, least = mask_iou(launch.mask, self._expected), LEAST_IOU.get(precision, LEAST_MEAN_IOU)
+            iou, least = mask_iou(launch.mask, self._expected), least_iou(precision)
             check = {"masks": [{"iou": iou, "best_same": None}], "least_iou": least, "passed": iou >= least}
         result = None
         if launch.end:
