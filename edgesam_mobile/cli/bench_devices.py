@@ -92,14 +92,14 @@ def bench_devices(
     """Measure, show, keep, and end with the exit code that tells what happened."""
     from edgesam_mobile.cli.live import LiveView
     from edgesam_mobile.evaluate.probes import builtin_pictures
-    from edgesam_mobile.lab.devices import open_link, select
+    from edgesam_mobile.lab.devices import open_link, select, stands_for_several
     from edgesam_mobile.lab.fleet import measure_on
     from edgesam_mobile.lab.inputs import make_inputs
     from edgesam_mobile.lab.jobs import new_run
     from edgesam_mobile.package.manifest import read_manifest
 
     manifest = read_manifest(package)
-    keys = select(addresses, discovered(lab))
+    keys = select(addresses, discovered(lab) if any(map(stands_for_several, addresses)) else ())
     if "host" in keys:
         hint = "measure this machine in a run of its own: it is busy with the devices"
         raise UsageError("host beside other devices", hint=hint)

@@ -14,12 +14,9 @@ import numpy as np
 import torch
 
 from edgesam_mobile.deploy.calibration import Sample
-from edgesam_mobile.deploy.ports import Graph, Port
+from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
-
-# Prompts stay in single precision: half precision places a point up to a quarter of a pixel off.
-_ALWAYS_FLOAT32 = {"point_coords", "point_labels"}
 
 
 def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:
@@ -116,7 +113,7 @@ _NUMPY = {"float16": np.float16, "float32": np.float32}
 def _dtype(port: Port, half: bool) -> str:
     if port.name == "image":
         return "image"
-    return "float16" if half and port.name not in _ALWAYS_FLOAT32 else "float32"
+    return "float16" if half and port.name not in SINGLE else "float32"
 
 
 def _input(port: Port, dtype: str) -> Any:

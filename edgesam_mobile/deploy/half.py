@@ -8,10 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edgesam_mobile.deploy.ports import Graph
-
-# Half precision places a point up to a quarter of a pixel off.
-_PROMPTS = ("point_coords", "point_labels")
+from edgesam_mobile.deploy.ports import SINGLE, Graph
 
 
 def half_graph(graph: Graph) -> Graph:
@@ -23,7 +20,7 @@ def half_graph(graph: Graph) -> Graph:
     single = [name for name, part in module.named_modules() if name == "slots" or isinstance(part, nn.LayerNorm)]
     for name in single:
         module.set_submodule(name, _Single(graph.module.get_submodule(name)))
-    return replace(graph, module=_Half(module, [port.name not in _PROMPTS for port in graph.inputs]))
+    return replace(graph, module=_Half(module, [port.name not in SINGLE for port in graph.inputs]))
 
 
 class _Single(nn.Module):

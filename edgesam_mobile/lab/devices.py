@@ -96,6 +96,11 @@ def discover(lab: Lab | None = None) -> list[Device]:
     return found
 
 
+def stands_for_several(address: str) -> bool:
+    """Whether an address means whatever devices are found; the others name one, found or not."""
+    return address == "all" or address.startswith("label:")
+
+
 def select(addresses: Sequence[str], devices: Sequence[Device]) -> list[str]:
     """Keys of the devices that addresses mean, each once, in their order.
 

@@ -53,10 +53,9 @@ class HostRecorder:
             self._keep(self._record(launch, ended))
 
     def _record(self, launch: Launch, ended: str) -> LaunchRecord:
-        check = None
+        case, check = _case_record(self._manifest, launch.case), None
         if launch.mask is not None and self._expected is not None and launch.case.id != MOBILE_SAM:
-            precision = _artifact_precision(self._manifest, launch.case)
-            iou, least = mask_iou(launch.mask, self._expected), least_iou(precision)
+            iou, least = mask_iou(launch.mask, self._expected), least_iou(case.precision)
             check = {"masks": [{"iou": iou, "best_same": None}], "least_iou": least, "passed": iou >= least}
         result = None
         if launch.end:
@@ -72,7 +71,7 @@ class HostRecorder:
             }
         return LaunchRecord(
             id=uuid.uuid4().hex,
-            case=_case_record(self._manifest, launch.case),
+            case=case,
             device=self._device,
             index=launch.index,
             status=_STATUS[launch.status],
@@ -105,10 +104,6 @@ def _case_record(manifest: Manifest, case: Case) -> CaseRecord:
         return case_record(manifest, artifact, case.runtime, threads=case.threads)
     form = "onnx" if case.kind == "onnx-published" else "pytorch"
     return CaseRecord(case.id, form, "fp32", case.runtime, threads=case.threads)
-
-
-def _artifact_precision(manifest: Manifest, case: Case) -> str:
-    return next((a.precision for a in manifest.artifacts if a.id == case.id), "fp32")
 
 
 def _machine() -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from edgesam_mobile.evaluate.probes import PROBES, Probe
 from edgesam_mobile.evaluate.reference import reference_model, weights_source
+from edgesam_mobile.files import sha256_of
 from edgesam_mobile.lab.protocol.requests import Golden, Label, Point, Prompted
 from edgesam_mobile.model import SamPredictor
 from edgesam_mobile.model.choice import best_mask
@@ -102,6 +102,6 @@ def _keep(image: Image.Image, name: str, folder: Path, files: dict[str, Path]) -
     """Write a picture or mask into ``folder`` and note its path on a device."""
     local = folder / f"{len(files)}-{name}"
     image.save(local, "PPM")
-    remote = f"inputs/{hashlib.sha256(local.read_bytes()).hexdigest()}/{name}"
+    remote = f"inputs/{sha256_of(local)}/{name}"
     files[remote] = local
     return remote

@@ -45,14 +45,12 @@ final class AppRuntimes implements Runtimes {
 
   @Override
   public Runner runner(String format, String runtime, String delegate) throws Fault {
-    for (Info info : all) {
-      if (info.takes(format, runtime)) {
-        info.check(delegate);
-        String asked = delegate == null ? info.delegates.get(0) : delegate;
-        return info.name.equals(LITERT) ? new TfliteRunner(asked) : new ExecuTorchRunner();
-      }
+    Info info = Info.choose(all, format, runtime, delegate);
+    if (info == null) {
+      throw new Fault("no-runtime", "nothing here runs " + format, "build the app with Gradle, which packs the runtimes");
     }
-    throw new Fault("no-runtime", "nothing here runs " + format, "build the app with Gradle, which packs the runtimes");
+    String asked = delegate == null ? info.delegates.get(0) : delegate;
+    return info.name.equals(LITERT) ? new TfliteRunner(asked) : new ExecuTorchRunner();
   }
 
   private static boolean isHere(String name) {

@@ -29,18 +29,21 @@ public interface Runtimes {
       this.delegates = delegates;
     }
 
-    /** Whether it loads {@code format} and is {@code runtime}, where one is named. */
-    public boolean takes(String format, String runtime) {
-      return formats.contains(format) && (runtime == null || runtime.equals(name));
-    }
-
     /**
+     * The first of {@code all} that loads {@code format} and is {@code runtime}, where one is named; or null.
+     *
      * @throws Fault {@code no-delegate}: it has none of that name.
      */
-    public void check(String delegate) throws Fault {
-      if (delegate != null && !delegates.contains(delegate)) {
-        throw new Fault("no-delegate", name + " has " + delegates + " here, not " + delegate);
+    public static Info choose(List<Info> all, String format, String runtime, String delegate) throws Fault {
+      for (Info info : all) {
+        if (info.formats.contains(format) && (runtime == null || runtime.equals(info.name))) {
+          if (delegate != null && !info.delegates.contains(delegate)) {
+            throw new Fault("no-delegate", info.name + " has " + info.delegates + " here, not " + delegate);
+          }
+          return info;
+        }
       }
+      return null;
     }
   }
 }

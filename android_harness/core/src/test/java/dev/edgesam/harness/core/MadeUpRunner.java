@@ -89,10 +89,9 @@ final class MadeUpRunner implements Runner, Runtimes {
 
   @Override
   public Runner runner(String format, String runtime, String delegate) throws Fault {
-    if (!all().get(0).takes(format, runtime)) {
+    if (Info.choose(all(), format, runtime, delegate) == null) {
       throw new Fault("no-runtime", "nothing here executes " + format);
     }
-    all().get(0).check(delegate);
     return this;
   }
 

@@ -33,12 +33,10 @@ final class HostRuntimes implements Runtimes {
 
   @Override
   public Runner runner(String format, String runtime, String delegate) throws Fault {
-    for (Info info : all) {
-      if (info.takes(format, runtime)) {
-        info.check(delegate);
-        return info.name.equals(EXECUTORCH) ? new ExecuTorchRunner() : new LiteRtRunner();
-      }
+    Info info = Info.choose(all, format, runtime, delegate);
+    if (info == null) {
+      throw new Fault("no-runtime", "nothing here executes " + format + (runtime == null ? "" : " with " + runtime));
     }
-    throw new Fault("no-runtime", "nothing here executes " + format + (runtime == null ? "" : " with " + runtime));
+    return info.name.equals(EXECUTORCH) ? new ExecuTorchRunner() : new LiteRtRunner();
   }
 }
