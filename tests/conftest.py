@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from bare_manifest import bare_manifest
 from filelock import FileLock
 from hypothesis import configuration, settings
 from torch import Tensor
@@ -26,11 +27,13 @@ from torch import Tensor
 from edgesam_mobile.deploy.build import build
 from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.errors import FetchError
+from edgesam_mobile.files import sha256_of
 from edgesam_mobile.model.geometry import ResizeLongestSide
 from edgesam_mobile.model.load import load_model
 from edgesam_mobile.model.predictor import SamPredictor
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model, write_standin
+from edgesam_mobile.package.manifest import write_manifest
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.weights.fetch import cached, cached_path, fetch
 from edgesam_mobile.weights.registry import entry
@@ -158,6 +161,14 @@ def segment_anything() -> Callable[[str, Path], None]:
 def standin_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of an untrained EdgeSAM."""
     return write_standin("edge-sam", tmp_path_factory.mktemp("weights") / "edge-sam-standin.safetensors")
+
+
+@pytest.fixture(scope="session")
+def bare_package(tmp_path_factory: pytest.TempPathFactory, standin_file: Path) -> Path:
+    """An untrained EdgeSAM at 512 pixels and a Core ML artefact that cannot be run: made in no time."""
+    folder = tmp_path_factory.mktemp("bare-package")
+    write_manifest(folder, bare_manifest(sha256_of(standin_file)))
+    return folder
 
 
 @pytest.fixture(scope="session")

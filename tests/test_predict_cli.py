@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from typer.testing import Result
 
 from edgesam_mobile.evaluate.metrics import mask_iou
+from edgesam_mobile.model.standin import write_standin
 from edgesam_mobile.weights.checkpoint import Metadata, read_checkpoint, write_checkpoint
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -27,18 +29,23 @@ RUNNABLE = ("tflite-fp32", "tflite-fp16", "executorch-xnnpack-fp32", "onnx-fp32"
 Pixels = npt.NDArray[np.uint8]
 
 
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_standin("edge-sam-tiny", tmp_path_factory.mktemp("weights") / "small.safetensors", image_size=256)
+
+
 @pytest.fixture
-def predict(standin_file: Path, tmp_path: Path) -> Callable[..., Result]:
+def predict(small_weights: Path, tmp_path: Path) -> Callable[..., Result]:
     """Runs ``predict`` with stand-in weights into ``tmp_path/out/mask.png``, unless other options come after."""
 
     def run(picture: Path, *options: object) -> Result:
-        return call("predict", picture, "--weights", standin_file, "-o", tmp_path / "out" / "mask.png", *options)
+        return call("predict", picture, "--weights", small_weights, "-o", tmp_path / "out" / "mask.png", *options)
 
     return run
 
 
-@pytest.fixture(scope="session")
-def cat_answer(standin_file: Path, cat: Pixels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def cat_answer(small_weights: Path, cat: Pixels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the stand-in says about the cat, in colour and in grey."""
     folder = tmp_path_factory.mktemp("plain")
     answers = {}
@@ -50,7 +57,7 @@ def cat_answer(standin_file: Path, cat: Pixels, tmp_path_factory: pytest.TempPat
             "--point",
             "245,140",
             "--weights",
-            standin_file,
+            small_weights,
             "-o",
             folder / "m",
             "--json",
@@ -276,7 +283,7 @@ def cut(source: Path, target: Path) -> Path:
 def with_state(source: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
     state = load_file(source)
     change(state)
-    return write_checkpoint(target, state, Metadata(architecture="edge-sam"))
+    return write_checkpoint(target, state, read_checkpoint(source).metadata)
 
 
 def pickled(source: Path, target: Path) -> Path:
@@ -301,10 +308,10 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
 
 @pytest.mark.parametrize("kind", BAD_WEIGHTS)
 def test_bad_weights_are_one_line_and_leave_nothing_behind(
-    kind: str, predict: Callable[..., Result], standin_file: Path, tmp_path: Path
+    kind: str, predict: Callable[..., Result], small_weights: Path, tmp_path: Path
 ) -> None:
     make, said = BAD_WEIGHTS[kind]
-    bad = make(standin_file, tmp_path)
+    bad = make(small_weights, tmp_path)
     before = entries(tmp_path)
     assert said in refusal(predict(CAT, "--point", "245,140", "--weights", bad), 9)
     assert entries(tmp_path) == before
@@ -315,10 +322,10 @@ def test_bad_weights_are_one_line_and_leave_nothing_behind(
     "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in ("mis-shaped", "incomplete"))) for k in BAD_WEIGHTS]
 )
 def test_nothing_is_built_from_bad_weights(
-    kind: str, standin_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, said = BAD_WEIGHTS[kind]
-    bad = make(standin_file, tmp_path)
+    bad = make(small_weights, tmp_path)
     before = entries(tmp_path)
     monkeypatch.setenv("EDGESAM_CACHE", str(tmp_path / "cache"))
     assert said in refusal(call("build", "--target", "host", "--weights", bad, "-o", tmp_path / "out"), 9)
@@ -326,11 +333,13 @@ def test_nothing_is_built_from_bad_weights(
 
 
 def test_weights_warn_of_what_must_not_be_overlooked(
-    predict: Callable[..., Result], standin_file: Path, tmp_path: Path
+    predict: Callable[..., Result], small_weights: Path, tmp_path: Path
 ) -> None:
     assert "warning: untrained stand-in weights" in predict(CAT, "--point", "245,140", "--quiet").stderr
-    state = read_checkpoint(standin_file).state
-    forbidden = Metadata(architecture="edge-sam", licence="S-Lab License 1.0", commercial_use=False)
+    state = read_checkpoint(small_weights).state
+    forbidden = replace(
+        read_checkpoint(small_weights).metadata, trained=True, licence="S-Lab License 1.0", commercial_use=False
+    )
     write_checkpoint(tmp_path / "forbidden.safetensors", state, forbidden)
     told = predict(CAT, "--point", "245,140", "--quiet", "--weights", tmp_path / "forbidden.safetensors")
     assert told.stderr.splitlines() == ["warning: the weights' licence (S-Lab License 1.0) forbids commercial use"]

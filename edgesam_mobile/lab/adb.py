@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import shlex
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,12 @@ def client() -> AdbClient:
         import adbutils
     except ModuleNotFoundError as error:
         raise EnvironmentMissing("adbutils is not installed", hint='pip install "edgesam-mobile[lab]"') from error
-    return adbutils.adb
+    server = adbutils.adb
+    # adbutils starts a server as well, but never closes the socket with which it found none.
+    with suppress(OSError), socket.create_connection((server.host, server.port), timeout=3):
+        return server
+    subprocess.run([adbutils.adb_path(), "start-server"], capture_output=True, timeout=20, check=False)
+    return server
 
 
 def adb_devices() -> list[Device]:

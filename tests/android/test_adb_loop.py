@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +54,17 @@ def cable(folder: str) -> None:
             print(type(error).__name__)
         device.plug_cable()
         print(device.adb("shell", "echo back"))
+
+
+def test_looking_for_devices_starts_a_server_and_leaves_no_socket_open(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    surroundings = os.environ | {"ANDROID_ADB_SERVER_PORT": port, "HOME": str(tmp_path)}
+    look = "from edgesam_mobile.lab.adb import adb_devices; adb_devices()"
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", look]
+    told = subprocess.run(command, env=surroundings, capture_output=True, text=True)
+    stopped = subprocess.run(["adb", "-P", port, "kill-server"], capture_output=True)
+    assert (told.returncode, told.stderr, stopped.returncode) == (0, "", 0)
 
 
 def test_adbd_is_never_started_where_others_reach_it(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ INTERPRETED = "only interpreted here: its times would say nothing"
 
 
 @pytest.fixture(scope="module")
-def result(bare_package: Path, standin_weights: Path) -> BenchResult:
+def result(bare_package: Path, standin_file: Path) -> BenchResult:
     return bench(
         bare_package,
         threads=(1,),
         only=(*BASELINES, "coreml-fp32"),
-        weights=str(standin_weights),
+        weights=str(standin_file),
         launches=2,
         seconds=0.1,
         offline=True,
@@ -84,10 +84,8 @@ def test_cases_are_compared_by_part(result: BenchResult) -> None:
     assert speed_up(result, case, "mobile-sam", "encode") is None
 
 
-def test_an_interrupt_keeps_what_was_measured(bare_package: Path, standin_weights: Path) -> None:
-    prepared = prepare(
-        bare_package, threads=(1,), only=("pytorch-eager",), weights=str(standin_weights), offline=True
-    )
+def test_an_interrupt_keeps_what_was_measured(bare_package: Path, standin_file: Path) -> None:
+    prepared = prepare(bare_package, threads=(1,), only=("pytorch-eager",), weights=str(standin_file), offline=True)
 
     def interrupt(case: Case, sample: Sample) -> None:
         if sample.stage == "frame":
@@ -103,11 +101,9 @@ def test_an_interrupt_keeps_what_was_measured(bare_package: Path, standin_weight
 
 
 def test_a_launch_that_fails_is_left_out_of_the_numbers_but_not_of_the_record(
-    bare_package: Path, standin_weights: Path
+    bare_package: Path, standin_file: Path
 ) -> None:
-    prepared = prepare(
-        bare_package, threads=(1,), only=("pytorch-eager",), weights=str(standin_weights), offline=True
-    )
+    prepared = prepare(bare_package, threads=(1,), only=("pytorch-eager",), weights=str(standin_file), offline=True)
     failed = measure(prepared, launches=1, seconds=600, timeout=0.5)
     (found,) = report(failed)
     assert found.launches == 0 and found.stages == {} and found.vs_pytorch is None
@@ -144,17 +140,17 @@ def test_impossible_settings_are_refused(bare_package: Path, result: BenchResult
             measure(result.prepared, **settings)  # type: ignore[arg-type]
 
 
-def test_the_published_export_is_made_once(bare_package: Path, standin_weights: Path, result: BenchResult) -> None:
+def test_the_published_export_is_made_once(bare_package: Path, standin_file: Path, result: BenchResult) -> None:
     notes: list[str] = []
-    prepare(bare_package, only=("onnx-published",), weights=str(standin_weights), offline=True, note=notes.append)
+    prepare(bare_package, only=("onnx-published",), weights=str(standin_file), offline=True, note=notes.append)
     assert notes == []
 
 
 def test_the_command_prints_a_table_and_writes_samples(
-    bare_package: Path, standin_weights: Path, result: BenchResult, tmp_path: Path
+    bare_package: Path, standin_file: Path, result: BenchResult, tmp_path: Path
 ) -> None:
     call = [
-        *("bench", str(bare_package), "--weights", str(standin_weights), "--offline", "--threads", "1"),
+        *("bench", str(bare_package), "--weights", str(standin_file), "--offline", "--threads", "1"),
         *("--only", "pytorch-eager", "--only", "coreml-fp32", "--launches", "1", "--seconds", "0.1"),
     ]
     told = CliRunner().invoke(app, [*call, "--samples", str(tmp_path / "samples.json")])
@@ -168,11 +164,11 @@ def test_the_command_prints_a_table_and_writes_samples(
 
 
 def test_a_command_whose_launches_all_fail_says_so(
-    bare_package: Path, standin_weights: Path, monkeypatch: pytest.MonkeyPatch
+    bare_package: Path, standin_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = (sys.executable, "-c", "import sys; sys.exit('out of luck')")
     monkeypatch.setattr(launches.run_launch, "__kwdefaults__", {**_defaults(), "command": broken})
-    call = ["bench", str(bare_package), "--weights", str(standin_weights), "--offline", "--launches", "1"]
+    call = ["bench", str(bare_package), "--weights", str(standin_file), "--offline", "--launches", "1"]
     told = CliRunner().invoke(app, [*call, "--only", "pytorch-eager", "--threads", "1", "--json"])
     assert told.exit_code == 1
     assert json.loads(told.stdout)["launches"][0]["error"].endswith("out of luck")

@@ -52,8 +52,8 @@ def work(job: dict[str, Any] | str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def records(standin_weights: Path) -> list[dict[str, Any]]:
-    done = work(torch_job(standin_weights))
+def records(standin_file: Path) -> list[dict[str, Any]]:
+    done = work(torch_job(standin_file))
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -86,10 +86,10 @@ def test_every_round_has_every_part_and_they_add_up_to_the_frame(records: list[d
 
 
 def test_memory_is_that_of_the_worker_not_of_who_started_it(
-    records: list[dict[str, Any]], standin_weights: Path
+    records: list[dict[str, Any]], standin_file: Path
 ) -> None:
     """Linux hands the starting process's ``ru_maxrss`` down; a benchmark started by a large one must not show it."""
-    weights = standin_weights.stat().st_size
+    weights = standin_file.stat().st_size
     assert records[-1]["before_load_bytes"] + weights < records[-1]["peak_bytes"] < 4e9
     ballast = np.ones(1 << 26, np.float64)  # 512 MiB
     script = "from edgesam_mobile.lab.worker import peak_bytes; print(peak_bytes())"
@@ -98,9 +98,9 @@ def test_memory_is_that_of_the_worker_not_of_who_started_it(
 
 
 def test_its_mask_is_the_predictors(
-    records: list[dict[str, Any]], standin_weights: Path, cat: npt.NDArray[np.uint8]
+    records: list[dict[str, Any]], standin_file: Path, cat: npt.NDArray[np.uint8]
 ) -> None:
-    predictor = SamPredictor(load_model(standin_weights, image_size=512))
+    predictor = SamPredictor(load_model(standin_file, image_size=512))
     predictor.set_image(cat)
     masks, scores, _ = predictor.predict([POINT], [1], num_multimask_outputs=4)
     mask = unpack_mask(records[-1]["mask"])
@@ -118,9 +118,9 @@ def test_its_mask_is_the_predictors(
     ],
 )
 def test_what_goes_wrong_is_the_last_line_of_its_errors(
-    standin_weights: Path, changes: dict[str, Any], said: str
+    standin_file: Path, changes: dict[str, Any], said: str
 ) -> None:
-    done = work(torch_job(standin_weights, **changes))
+    done = work(torch_job(standin_file, **changes))
     assert done.returncode != 0
     assert said in done.stderr.splitlines()[-1]
     assert '"end"' not in done.stdout
@@ -131,9 +131,9 @@ def test_a_job_that_is_no_json_fails() -> None:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory, standin_weights: Path) -> tuple[Path, Sam]:
+def published(tmp_path_factory: pytest.TempPathFactory, standin_file: Path) -> tuple[Path, Sam]:
     """The published-style export, with bilinear up-sampling as EdgeSAM's, and the model it was made of."""
-    model = load_model(standin_weights, upsample="bilinear", image_size=512)
+    model = load_model(standin_file, upsample="bilinear", image_size=512)
     folder = tmp_path_factory.mktemp("published")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -182,15 +182,15 @@ def test_the_published_export_decodes_any_number_of_points_as_pytorch(
 
 
 def test_both_baselines_see_the_same_mask(
-    published: tuple[Path, Sam], standin_weights: Path, cat: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    published: tuple[Path, Sam], standin_file: Path, cat: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
     # Worker processes set the number of threads for good; this one is shared by all tests.
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     folder, model = published
-    eager = TorchSubject(torch_job(standin_weights))
+    eager = TorchSubject(torch_job(standin_file))
     eager._model = model  # with the up-sampling of the export
-    exported = PublishedSubject(torch_job(standin_weights, graphs=str(folder)))
+    exported = PublishedSubject(torch_job(standin_file, graphs=str(folder)))
     masks = []
     for subject in (eager, exported):
         embedding = subject.encode(subject.prepare(cat))

@@ -23,12 +23,6 @@ FOUND = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def no_adb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No phone of whoever runs the tests is looked at, and no server of adb's is started."""
-    monkeypatch.setattr("edgesam_mobile.lab.adb.adb_devices", list)
-
-
 @pytest.fixture
 def listener() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -244,12 +244,12 @@ def test_options_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_golden_masks_are_pytorchs_and_boxes_alone_check_integers(
-    bare_package: Path, standin_weights: Path, tmp_path: Path
+    bare_package: Path, standin_file: Path, tmp_path: Path
 ) -> None:
     from edgesam_mobile.evaluate.probes import builtin_pictures
 
     manifest = read_manifest(bare_package)
-    made = make_inputs(manifest, builtin_pictures()[1], tmp_path, weights=str(standin_weights), offline=True)
+    made = make_inputs(manifest, builtin_pictures()[1], tmp_path, weights=str(standin_file), offline=True)
     assert {2 in golden.labels for golden in made.golden} == {True, False}
     assert all(2 in golden.labels for golden in made.golden_for("int8"))
     assert made.golden_for("fp16") == made.golden
@@ -266,15 +266,15 @@ def test_golden_masks_are_pytorchs_and_boxes_alone_check_integers(
 
 
 def test_the_command_measures_stores_and_tells(
-    bare_package: Path, standin_weights: Path, package: tuple[Path, Manifest], tmp_path: Path
+    bare_package: Path, standin_file: Path, package: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     """Through the loopback interface, as a harness on this machine is used."""
     folder = package[0]
     record = json.loads((folder / "manifest.json").read_text())
-    record["weights"]["sha256"] = sha256_of(standin_weights)
+    record["weights"]["sha256"] = sha256_of(standin_file)
     (folder / "manifest.json").write_text(json.dumps(record))
     store = tmp_path / "store.sqlite"
-    words = ("bench", folder, "--weights", standin_weights, "--offline", "--seconds", 0.05, "--launches", 2)
+    words = ("bench", folder, "--weights", standin_file, "--offline", "--seconds", 0.05, "--launches", 2)
     with simulated(tmp_path, 1) as device:
         with device.connect() as connection:
             port = connection.getpeername()[1]

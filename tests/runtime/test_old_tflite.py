@@ -21,6 +21,7 @@ RECORD = GraphRecord(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_the_environment_offline_is_refused_before_any_work(
     edge_sam_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
