@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError
-from edgesam_mobile.evaluate.metrics import cosine, mask_iou, max_abs_error
+from edgesam_mobile.evaluate.metrics import LEAST_IOU, cosine, mask_iou, max_abs_error
 from edgesam_mobile.evaluate.probes import PROBES, Probe
 from edgesam_mobile.evaluate.reference import reference_model, weights_source
 from edgesam_mobile.evaluate.structure import check_structure
@@ -25,9 +25,6 @@ from edgesam_mobile.runtime.session import OLD, RUNTIMES, Arithmetic, runnable, 
 
 Report = Callable[[str], None]
 
-# Lowest mask IoU against PyTorch that an artefact may show on any prompt. Single precision differs by rounding
-# alone; half-precision weights move a boundary by a pixel here and there.
-LEAST_IOU = {"fp32": 0.99, "fp16": 0.95}
 # Compressed further, an artefact may choose another of two masks of similar score, and then that answer alone says
 # little: it is held to the mean over all answers. `eval` on annotated pictures is what judges its quality.
 LEAST_MEAN_IOU = 0.85

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgesam_mobile import __version__
 from edgesam_mobile.errors import UsageError
-from edgesam_mobile.evaluate.verify import LEAST_IOU
+from edgesam_mobile.evaluate.metrics import LEAST_IOU
 from edgesam_mobile.files import sha256_of
 from edgesam_mobile.lab.inputs import Inputs
 from edgesam_mobile.lab.protocol.events import Hello
@@ -104,7 +104,8 @@ def case_record(
     manifest: Manifest, artifact: Artifact, runtime: str, *, delegate: str | None = None, threads: int | None = None
 ) -> CaseRecord:
     """What is kept of an artefact that is measured."""
-    rows = manifest.accuracy.rows if manifest.accuracy else []
+    table = manifest.accuracy
+    row = next((row for row in table.rows if row.artifact == artifact.id), None) if table else None
     graphs = (artifact.encoder, artifact.decoder)
     return CaseRecord(
         id=artifact.id,
@@ -115,7 +116,8 @@ def case_record(
         threads=threads,
         sha256=tuple(graph.file.sha256 for graph in graphs),
         bytes=sum(graph.file.bytes for graph in graphs),
-        accuracy=dict(next((row.miou for row in rows if row.artifact == artifact.id), {})),
+        accuracy=dict(row.miou) if row else {},
+        reference=dict(table.reference) if table and row else {},
     )
 
 

@@ -63,6 +63,7 @@ class CaseRecord:
         sha256: of the encoder and of the decoder; empty for baselines.
         bytes: of both files together.
         accuracy: mIoU in percent by prompt (``box``, ``centre`` …) as the manifest records it; empty if unmeasured.
+        reference: PyTorch's on the same objects, likewise.
     """
 
     id: str
@@ -74,6 +75,7 @@ class CaseRecord:
     sha256: tuple[str, ...] = ()
     bytes: int | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
+    reference: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -202,11 +202,28 @@ def damaged_on_the_device(folder: str, setting: dict[str, Any]) -> None:
     assert model.stat().st_size > 1_000_000
 
 
+def harness_missing_or_another(folder: str, setting: dict[str, Any]) -> None:
+    apk = Path(setting["apk"])
+    with adb_loop(Path(folder), setting["command"]) as device:
+        installed = device.folder.parent / "base.apk"
+        link = AdbLink(device.serial, apk=apk, patience=HASTE)
+        with pytest.raises(DeviceError, match="the harness does not start"):
+            AdbLink(device.serial, patience=HASTE).open()
+        for _ in range(2):
+            assert link.open().harness.version
+            assert installed.read_bytes() == apk.read_bytes()
+            installed.write_bytes(b"another version")
+        installed.unlink()
+        installed.symlink_to("no such folder/harness.apk")
+        with pytest.raises(DeviceError, match="does not install the harness: cp: ") as caught:
+            link.open()
+        assert caught.value.hint and "allow installing" in caught.value.hint
+
+
 def from_the_command_line(folder: str, setting: dict[str, Any]) -> None:
     """Devices, bench with its store, the report, and a verdict that is refused: this is no phone."""
     store, page = Path(folder, "store.sqlite"), Path(folder, "report.html")
     with adb_loop(Path(folder), setting["command"]) as device:
-        device.install(Path(setting["apk"]))
         key = f"adb:{device.serial}"
         listed = json.loads(call("devices", "--json").stdout)["devices"]
         assert {one["key"]: one["state"] for one in listed}[key] == "ready"
@@ -231,6 +248,7 @@ def from_the_command_line(folder: str, setting: dict[str, Any]) -> None:
         cable_pulled,
         harness_killed,
         interrupted,
+        harness_missing_or_another,
         damaged_on_the_device,
         pytest.param(
             no_space, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")

@@ -89,6 +89,7 @@ _cases = st.builds(
     sha256=st.lists(words, max_size=2).map(tuple),
     bytes=st.none() | _ns,
     accuracy=st.dictionaries(words, st.floats(0, 100), max_size=3),
+    reference=st.dictionaries(words, st.floats(0, 100), max_size=3),
 )
 _devices = st.builds(
     DeviceRecord,

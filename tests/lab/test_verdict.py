@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import HOST, IPHONE, PHONE, frames, harness, launch, launches_around, run, times
+from made_up import COREML, HOST, IPHONE, PHONE, frames, harness, launch, launches_around, run, times
 
 from edgesam_mobile.lab import statistics
 from edgesam_mobile.lab.records import DeviceRecord, LaunchRecord, RunRecord, StateRecord
@@ -117,6 +117,28 @@ def test_each_flaw_alone_makes_it_inconclusive(record: RunRecord | list[LaunchRe
     found = verdict(record)
     assert found.outcome == "inconclusive" and not found.refused
     assert reason in found.reasons
+
+
+@pytest.mark.parametrize(
+    ("measured", "reason"),
+    [
+        ({"accuracy": {"box": 63.4}, "reference": {"box": 64.33}}, None),
+        (
+            {"accuracy": {"box": 63.2}, "reference": {"box": 64.33}},
+            "the masks lose 1.13 points of mIoU (box) against PyTorch, at most 1 allowed",
+        ),
+        (
+            {"accuracy": {}, "reference": {}},
+            "no measured mIoU of its int8 masks: `edgesam-mobile eval DIR --record`, then measure",
+        ),
+    ],
+)
+def test_a_compressed_artefact_is_judged_by_what_it_loses_on_many_objects(
+    measured: dict[str, Any], reason: str | None
+) -> None:
+    case = dataclasses.replace(COREML, precision="int8", **measured)
+    found = verdict(flawed(case=case, check={"passed": True, "masks": [{"iou": 0.8}]}))
+    assert (found.outcome, found.reasons) == (("inconclusive", (reason,)) if reason else ("pass", ()))
 
 
 @pytest.mark.parametrize("change", [{"thermal": "fair"}, {"thermal": "nominal"}])

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from edgesam_mobile.errors import StorageError
 from edgesam_mobile.lab.store.connect import Database
 
-VERSION = 1
+VERSION = 2
 VERSION_TABLE = "edgesam_store_version"
 SCRIPTS = Path(__file__).with_name("migrations")
 

@@ -19,7 +19,7 @@ from edgesam_mobile.lab.store.tables import launches, runs, samples, states
 
 _HEAD = ("id", "created", "status", "model", "weights_sha256", "trained", "package_sha256", "settings", "tools")
 _LAUNCH = ("id", "status", "started", "ended", "error", "hello", "check", "result")
-_CASE = ("format", "precision", "runtime", "delegate", "threads", "bytes", "accuracy")
+_CASE = ("format", "precision", "runtime", "delegate", "threads", "bytes", "accuracy", "reference")
 
 
 def insert_run(connection: sa.Connection, run: RunRecord, owner: Mapping[str, Any]) -> None:

@@ -86,6 +86,7 @@ launches = Table(
     Column("sha256", Json, nullable=False),
     Column("bytes", BigInteger),
     Column("accuracy", Json, nullable=False),
+    Column("reference", Json, nullable=False, server_default="{}"),
     Column("device_key", Text, nullable=False),
     Column("device_kind", String(16), nullable=False),
     Column("device_info", Json, nullable=False),
