@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from edgesam_mobile.deploy.calibration import Sample
+from edgesam_mobile.deploy.palettes import fit_palettes
 from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
@@ -25,13 +27,20 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     The encoder takes an RGB image (a ``CVPixelBuffer``). All but ``fp32`` compute in half precision, and their
     embedding and masks are half precision, so that nothing is converted between encoder and decoder. ``int8-weights``
     and palettes compress what is stored; ``int8`` also computes convolutions and linear layers in integers, by ranges
-    measured on ``samples``. Layers that a plan leaves out are stored and computed in half precision.
+    measured on ``samples``; ``palette4-fitted`` chooses values by them. Layers that a plan leaves out are stored and
+    computed in half precision.
     """
     plain = torch.export.export(graph.module, graph.examples(), strict=False)
     reports = {}
     for path, plan in targets.items():
-        program = _marked(graph, plan, samples) if plan.calibrated else plain
-        reports[path] = _convert(graph, program.run_decompositions({}), plan, path)
+        program, shared = plain, dict[str, int]()
+        if plan.precision == "int8":
+            program = _marked(graph, plan, samples)
+        elif plan.precision == "palette4-fitted":
+            module = copy.deepcopy(graph.module)
+            shared = fit_palettes(module, samples, bits=4, group=_GROUP, left_out=plan.left_out)
+            program = torch.export.export(module, graph.examples(), strict=False)
+        reports[path] = _convert(graph, program.run_decompositions({}), plan, shared, path)
     return reports
 
 
@@ -41,7 +50,10 @@ def _marked(graph: Graph, plan: Plan, samples: Sequence[Sample]) -> torch.export
     return marked_program(graph, plan, samples)
 
 
-def _convert(graph: Graph, program: torch.export.ExportedProgram, plan: Plan, path: Path) -> ExportReport:
+def _convert(
+    graph: Graph, program: torch.export.ExportedProgram, plan: Plan, shared: Mapping[str, int], path: Path
+) -> ExportReport:
+    """``shared``: layers whose weights are palettes already, and how many channels share one."""
     half = plan.precision != "fp32"
     dtypes = {port.name: _dtype(port, half) for port in (*graph.inputs, *graph.outputs)}
     compute = ct.transform.FP16ComputePrecision(op_selector=_half(graph)) if half else ct.precision.FLOAT32
@@ -52,6 +64,8 @@ def _convert(graph: Graph, program: torch.export.ExportedProgram, plan: Plan, pa
         minimum_deployment_target=_TARGETS.get(plan.precision, ct.target.iOS16),
         compute_precision=compute,
     )
+    if shared:
+        model = _stored_as_palettes(model, shared)
     if plan.precision in _COMPRESSORS:
         model = _compressed(model, plan)
     model.save(str(path))
@@ -69,14 +83,43 @@ def _compressed(model: Any, plan: Plan) -> Any:
     return model
 
 
-def _constants(spec: Any, layers: Sequence[str]) -> list[str]:
-    """Names of the constants that belong to some layers.
+def _stored_as_palettes(model: Any, shared: Mapping[str, int]) -> Any:
+    configs = {
+        name: cto.OpPalettizerConfig(
+            mode="custom",
+            lut_function=_palette_and_indices,
+            granularity="per_grouped_channel",
+            group_size=size,
+            weight_threshold=_SMALLEST,
+        )
+        for layer, size in shared.items()
+        for name in _constants(model.get_spec(), [layer])
+        if name.startswith(f"{_parameter(layer)}_weight")
+    }
+    return cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=configs))
 
-    The exporter calls a parameter by its place in the module, as in ``p_encoder_neck_2_weight``.
+
+def _palette_and_indices(weights: Any) -> tuple[Any, Any]:
+    """The 16 values that a group's weights have, and which of them each weight is.
+
+    coremltools' own way of finding them sorts in half precision, which NumPy 2.3 gets wrong on some processors.
     """
-    prefixes = tuple(f"p_{layer.replace('.', '_')}_" for layer in layers)
+    values, indices = np.unique(weights.astype(np.float32), return_inverse=True)
+    palette = np.zeros(16, weights.dtype)
+    palette[: len(values)] = values
+    return palette, indices.reshape(-1)
+
+
+def _constants(spec: Any, layers: Sequence[str]) -> list[str]:
+    """Names of the constants that belong to some layers."""
+    prefixes = tuple(f"{_parameter(layer)}_" for layer in layers)
     constants = (op.outputs[0].name for op in _operations(spec) if op.type == "const")
     return [name for name in constants if name.startswith(prefixes)]
+
+
+def _parameter(layer: str) -> str:
+    """How the exporter begins the names of a layer's parameters, as in ``p_encoder_neck_2_weight``."""
+    return f"p_{layer.replace('.', '_')}"
 
 
 def _linear(model: Any, left_out: Mapping[str, None]) -> Any:
@@ -99,13 +142,15 @@ def _palette(bits: int, group: int, model: Any, left_out: Mapping[str, None]) ->
 
 
 _SMALLEST = 1024  # weights of fewer numbers stay as they are
-_TARGETS = {"int8": ct.target.iOS17, "palette4-grouped": ct.target.iOS18}
+_GROUP = 16  # channels that share a palette
+_TARGETS = {"int8": ct.target.iOS17, "palette4-grouped": ct.target.iOS18, "palette4-fitted": ct.target.iOS18}
 _COMPRESSORS: dict[str, Callable[[Any, Mapping[str, None]], Any]] = {
     "int8-weights": _linear,
     "palette8": partial(_palette, 8, 0),
     "palette6": partial(_palette, 6, 0),
     "palette4": partial(_palette, 4, 0),
-    "palette4-grouped": partial(_palette, 4, 16),
+    "palette4-grouped": partial(_palette, 4, _GROUP),
+    "palette4-fitted": _linear,  # of what fitting did not take
 }
 _NUMPY = {"float16": np.float16, "float32": np.float32}
 

@@ -13,12 +13,22 @@ from edgesam_mobile.deploy.precision import RECOMMENDED, Plan
 _SENSITIVE = {
     "edge-sam": ("encoder.features.16", "encoder.features.17", "encoder.features.22", "encoder.neck.2"),
     "mobile-sam": (
-        "encoder.layers.0.blocks.0",
-        "encoder.layers.0.blocks.1",
-        "encoder.layers.0.downsample.conv2",
+        "encoder.patch_embed",
+        "encoder.layers.0",
+        "encoder.layers.1.downsample",
         "encoder.layers.2.downsample.conv1",
         "encoder.layers.2.downsample.conv2",
         "encoder.neck.2",
+    ),
+}
+# ONNX Runtime's ranges are plain extremes, averaged over pictures: more of MobileSAM suffers from them.
+_SENSITIVE_TO_EXTREMES = {
+    "edge-sam": _SENSITIVE["edge-sam"],
+    "mobile-sam": (
+        *_SENSITIVE["mobile-sam"],
+        "encoder.layers.1",
+        "encoder.layers.3",
+        "encoder.neck",
     ),
 }
 
@@ -87,11 +97,11 @@ _COREML = Format(
     precisions=("fp16", "fp32"),
     packages=("coremltools",),
     extra="coreml",
-    compressed=("int8-weights", "palette8", "palette6", "palette4", "palette4-grouped", "int8"),
+    compressed=("int8-weights", "palette8", "palette6", "palette4", "palette4-grouped", "palette4-fitted", "int8"),
     recommended=_SMALL_WEIGHTS,
     instead=("int8-weights", "palette8", "palette6"),
     minimum_os="iOS 16",
-    newer_os={"int8": "iOS 17", "palette4-grouped": "iOS 18"},
+    newer_os={"int8": "iOS 17", "palette4-grouped": "iOS 18", "palette4-fitted": "iOS 18"},
 )
 _EXECUTORCH_COREML = Format(
     name="executorch-coreml",
@@ -156,7 +166,7 @@ _ONNX = Format(
         "proposals": Plan("int8"),
         "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
     },
-    sensitive=_SENSITIVE,
+    sensitive=_SENSITIVE_TO_EXTREMES,
     folded=True,
 )
 

@@ -18,11 +18,14 @@ from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS, Format
 from edgesam_mobile.deploy.layers import layer_names, scope_pattern, within
 from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.deploy.palettes import fit_palettes
 from edgesam_mobile.deploy.ports import Graph, Port
 from edgesam_mobile.deploy.precision import PRECISIONS, Plan
 from edgesam_mobile.deploy.report import ExportReport
 from edgesam_mobile.errors import PictureError, UsageError, WeightsError
 from edgesam_mobile.evaluate.calibration import calibration_set
+from edgesam_mobile.evaluate.metrics import cosine
+from edgesam_mobile.files import size_of
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model
 
@@ -228,6 +231,26 @@ def test_calibrated_integers_reach_every_format_with_marks(name: str, real: Any,
         errors.append(float(np.square(found - expected).mean() / np.square(expected).mean()))
     assert marks[0] > marks[1] > 0
     assert 0 < errors[1] < errors[0] < 0.2
+    gc.collect()  # what coremltools leaves to it would warn in another test
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Implicitly cleaning up:ResourceWarning"
+)  # coremltools leaves that to the collector
+def test_fitted_palettes_reach_the_core_ml_program(real: Any, tmp_path: Path) -> None:
+    encoder, _, samples, _ = real
+    whole, small = tmp_path / "whole.mlpackage", tmp_path / "small.mlpackage"
+    exporter = importlib.import_module("edgesam_mobile.deploy.coreml")
+    report = exporter.export(encoder, {whole: Plan("fp16"), small: Plan("palette4-fitted")}, samples)[small]
+    fitted = copy.deepcopy(encoder.module)
+    layers = fit_palettes(fitted, samples, bits=4, group=16)
+    # The last convolution takes a constant factor in from its neighbour, and has no palette then.
+    assert report.op_types["constexpr_lut_to_dense"] >= len(layers) - 1 > 5
+    assert size_of(small) < 0.5 * size_of(whole)
+    found = _run("coreml", encoder, small, report, samples[0])
+    expected, before = (graph(samples[0]["image"])[0].numpy() for graph in (fitted, encoder.module))
+    assert cosine(found, expected) > 0.9999 > cosine(before, expected)
     gc.collect()  # what coremltools leaves to it would warn in another test
 
 

@@ -1,0 +1,144 @@
+"""Weights that take few values, chosen so that a layer's outputs change little rather than the weights themselves.
+
+Each group of output channels gets a palette: centroids of its weights, weighted by how strongly each input varies on
+calibration pictures. Then weights are rounded one input at a time, and what a rounding does to the outputs is made up
+for by the weights that are not rounded yet (GPTQ, arXiv 2210.17323, with a palette in the place of a grid).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgesam_mobile.deploy.calibration import Sample
+from edgesam_mobile.deploy.layers import within
+
+_SMALLEST = 4096  # layers of fewer weights, and depth-wise ones, are worth no palette
+_ROWS = 4096  # inputs of a layer that count, for each sample
+_DAMPING = 0.01  # of the mean variance, so that inputs that hardly vary do not run away
+_STEPS = 25  # of Lloyd's algorithm
+_BLOCK = 64  # columns between two updates of all that follow
+
+
+def fit_palettes(
+    module: nn.Module, samples: Sequence[Sample], *, bits: int, group: int, left_out: Sequence[str] = ()
+) -> dict[str, int]:
+    """Give a module's larger dense convolutions and linear layers weights of ``2**bits`` values a group of channels.
+
+    Args:
+        module: changed in place; takes each sample's tensors in order.
+        group: output channels that share a palette; fewer where they do not divide a layer's.
+        left_out: layers or groups of layers that stay as they are.
+
+    Returns:
+        The layers whose weights were changed, each with how many channels share a palette. All values are exact in
+        half precision.
+    """
+    layers = {name: layer for name, layer in module.named_modules() if _fits(layer) and not within(name, left_out)}
+    sizes = {}
+    with torch.no_grad():
+        for name, moment in _second_moments(module, layers, samples).items():
+            weight = layers[name].weight
+            rows = weight.flatten(1).float()
+            sizes[name] = max(size for size in range(1, group + 1) if len(rows) % size == 0)
+            weight.copy_(_rounded(rows, moment, bits, sizes[name]).reshape(weight.shape))
+    return sizes
+
+
+def _fits(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or isinstance(layer.padding, str)):
+        return False
+    return isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.weight.numel() >= _SMALLEST
+
+
+def _second_moments(module: nn.Module, layers: dict[str, Any], samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """For each layer the mean of x xᵀ over its inputs x (the patch that meets one output pixel): K x K."""
+    sums = {name: torch.zeros(layer.weight[0].numel(), layer.weight[0].numel()) for name, layer in layers.items()}
+    counts = dict.fromkeys(layers, 0)
+
+    def watch(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows = _rows(layer, inputs[0])
+        rows = rows[:: -(-len(rows) // _ROWS)]
+        sums[name] += rows.T @ rows
+        counts[name] += len(rows)
+
+    with _watched(layers, watch):
+        for sample in samples:
+            module(*sample.values())
+    return {name: total / max(counts[name], 1) for name, total in sums.items()}
+
+
+@contextmanager
+def _watched(layers: dict[str, Any], watch: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            handle = layer.register_forward_pre_hook(lambda layer, inputs, name=name: watch(name, layer, inputs))
+            stack.callback(handle.remove)
+        yield
+
+
+def _rows(layer: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1])
+    assert isinstance(layer, nn.Conv2d)
+    patches = nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
+    return patches.transpose(1, 2).flatten(0, 1)
+
+
+def _rounded(weight: Tensor, moment: Tensor, bits: int, group: int) -> Tensor:
+    """Weights (O x K) rounded to a palette for each ``group`` rows."""
+    outputs, inputs = weight.shape
+    importance = moment.diagonal().clamp_min(moment.diagonal().mean() * 1e-6 + 1e-30)
+    palettes = _centroids(
+        weight.reshape(-1, group * inputs), importance.repeat(outputs).reshape(-1, group * inputs), 2**bits
+    )
+    # The inputs that matter most come first, while there is most left to make up for them.
+    order = importance.argsort(descending=True)
+    left, factor = weight[:, order].clone(), _factor(moment[order][:, order])
+    done = torch.empty_like(left)
+    for start in range(0, inputs, _BLOCK):
+        end = min(start + _BLOCK, inputs)
+        errors = torch.zeros(outputs, end - start)
+        for column in range(start, end):
+            done[:, column] = _nearest(left[:, column].reshape(-1, group), palettes).flatten()
+            error = (left[:, column] - done[:, column]) / factor[column, column]
+            left[:, column + 1 : end] -= error[:, None] * factor[column, column + 1 : end]
+            errors[:, column - start] = error
+        left[:, end:] -= errors @ factor[start:end, end:]
+    return done[:, order.argsort()]
+
+
+def _factor(moment: Tensor) -> Tensor:
+    """Upper Cholesky factor of the inverse: row k says how an error in weight k is best made up for by later ones."""
+    damping = _DAMPING * moment.diagonal().mean() + 1e-30
+    damped = moment.double() + damping * torch.eye(len(moment), dtype=torch.float64)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()
+
+
+def _centroids(values: Tensor, importance: Tensor, count: int) -> Tensor:
+    """``count`` values for each row by Lloyd's algorithm in one dimension, rounded to half precision."""
+    values, order = values.sort(dim=1)
+    importance = importance.gather(1, order)
+    low, high = values[:, :1], values[:, -1:]
+    centroids = low + (high - low) * (torch.arange(count) + 0.5) / count
+    for _ in range(_STEPS):
+        members = _cells(values, centroids)
+        total = torch.zeros_like(centroids).scatter_add_(1, members, importance)
+        summed = torch.zeros_like(centroids).scatter_add_(1, members, importance * values)
+        centroids = torch.where(total > 0, summed / total.clamp_min(1e-30), centroids).sort(dim=1).values
+    return centroids.half().float()
+
+
+def _nearest(values: Tensor, palettes: Tensor) -> Tensor:
+    return palettes.gather(1, _cells(values, palettes))
+
+
+def _cells(values: Tensor, palettes: Tensor) -> Tensor:
+    """Index of the nearest value of each row's sorted palette."""
+    return torch.searchsorted(((palettes[:, 1:] + palettes[:, :-1]) / 2).contiguous(), values.contiguous())

@@ -1,0 +1,81 @@
+"""Palettes fitted to calibration data: few values, small harm to what layers put out, and the Core ML file."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from edgesam_mobile.deploy.palettes import _centroids, _nearest, fit_palettes
+
+
+class Layers(nn.Module):
+    """A dense, a strided and a depth-wise convolution, and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(8, 64, 3, padding=1)
+        self.depth = nn.Conv2d(64, 64, 9, groups=64)
+        self.down = nn.Conv2d(64, 96, 1, stride=2)
+        self.head = nn.Sequential(nn.Linear(96, 72), nn.GELU(), nn.Linear(72, 90))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.down(self.depth(self.stem(x).relu())).flatten(2).transpose(1, 2))
+        return y
+
+
+@pytest.fixture
+def layers() -> Layers:
+    torch.manual_seed(0)
+    return Layers().eval().requires_grad_(False)
+
+
+def correlated(number: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Inputs whose channels go together, as those of real layers do."""
+    few = torch.randn(number, 2, 24, 24, generator=generator)
+    mix = torch.randn(8, 2, generator=torch.Generator().manual_seed(1))
+    noise = 0.1 * torch.randn(number, 8, 24, 24, generator=generator)
+    return {"x": torch.einsum("oc,nchw->nohw", mix, few) + noise}
+
+
+@pytest.fixture
+def samples() -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    return [correlated(2, generator) for _ in range(4)]
+
+
+def test_groups_of_channels_share_few_values_exact_in_half_precision(
+    layers: Layers, samples: list[dict[str, torch.Tensor]]
+) -> None:
+    before = copy.deepcopy(layers)
+    sizes = fit_palettes(layers, samples, bits=4, group=16, left_out=["head.0"])
+    assert sizes == {"stem": 16, "down": 16, "head.2": 15}  # 90 channels are no multiple of 16
+    for name, size in sizes.items():
+        weight = layers.get_submodule(name).weight
+        assert torch.equal(weight, weight.half().float())
+        assert all(len(weight[i : i + size].unique()) <= 16 for i in range(0, len(weight), size))
+    for name in ("depth", "head.0"):
+        assert torch.equal(layers.get_submodule(name).weight, before.get_submodule(name).weight)
+
+
+def test_outputs_change_less_than_by_nearest_values(layers: Layers, samples: list[dict[str, torch.Tensor]]) -> None:
+    fresh = correlated(4, torch.Generator().manual_seed(3))["x"]
+    expected = layers.stem(fresh)
+    rows = layers.stem.weight.flatten(1).clone()
+    groups = rows.reshape(4, -1)
+    nearest = _nearest(groups, _centroids(groups, torch.ones_like(groups), 8)).reshape(layers.stem.weight.shape)
+    plain = nn.functional.conv2d(fresh, nearest, layers.stem.bias, padding=1)
+    fit_palettes(layers, samples, bits=3, group=16)
+    harm, plain_harm = ((found - expected).square().mean() for found in (layers.stem(fresh), plain))
+    assert 0 < harm < plain_harm / 2
+
+
+def test_the_same_samples_give_the_same_weights_and_dead_inputs_do_no_harm(layers: Layers) -> None:
+    silent = [{"x": torch.zeros(1, 8, 24, 24)}]
+    other = copy.deepcopy(layers)
+    fit_palettes(layers, silent, bits=4, group=8)
+    fit_palettes(other, silent, bits=4, group=8)
+    for name, weight in layers.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name]) and weight.isfinite().all()
