@@ -30,10 +30,11 @@ $(BIN)/python:
 	echo "error: no Python 3.11 here — install it, or put it on PATH" >&2; exit 5
 
 # Everything works without them: the tests that need one skip and say so.
-tools: setup ## Install by apt, as root, what some tests need: PostgreSQL, Chromium, Java, Android's build tools
+tools: setup ## Install by apt, as root, what some tests need: PostgreSQL, Chromium, Java, Android's build tools, Swift
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends postgresql chromium > /dev/null
 	$(BIN)/python -m android_harness.tools.provision
+	ios_harness/tools/swift.sh --provision
 
 apk: setup ## Build the Android harness from Debian packages into out-apk/ (after `make tools`)
 	$(BIN)/python -m android_harness.tools.build_apk out-apk

@@ -16,6 +16,7 @@ from edgesam_mobile.cli import (
     doctor,
     eval,
     history,
+    package,
     placement,
     predict,
     quantize,
@@ -38,6 +39,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(build.app)
 app.add_typer(quantize.app)
 app.add_typer(verify.app)
+app.add_typer(package.app, name="package")
 app.add_typer(distill.app)
 app.add_typer(eval.app)
 app.add_typer(devices.app)

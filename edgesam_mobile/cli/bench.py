@@ -41,13 +41,17 @@ _COLUMNS = (
         "edgesam-mobile bench out --only tflite-fp32 --only pytorch-eager --launches 2 --seconds 2 --json",
         "edgesam-mobile bench out --device adb:R58M123ABC --device label:nightly --tag monday",
         "edgesam-mobile bench out --device all --only tflite-fp16 --sustain 10m",
+        "edgesam-mobile bench out --device ios:00008110-001A2B3C4D5E6F70 --install --team ABCDE12345",
     ),
 )
 def bench(
     package: Annotated[Path, typer.Argument(help="Folder that `build` wrote.")],
     device: Annotated[
         list[str],
-        typer.Option(help="host (this machine), adb:SERIAL, loopback:PORT, label:NAME or all; can be repeated."),
+        typer.Option(
+            help="host (this machine), adb:SERIAL, ios:UDID, loopback:PORT, loopback-swift, label:NAME or all; "
+            "can be repeated."
+        ),
     ] = ["host"],  # noqa: B006
     launches: Annotated[int, typer.Option(help="Processes for each case.")] = 5,
     threads: Annotated[list[int] | None, typer.Option(help="Threads; can be repeated. All by default.")] = None,
@@ -68,6 +72,10 @@ def bench(
         Literal["nominal", "fair", "serious"], typer.Option(help="Thermal state in which a device may start.")
     ] = "fair",
     apk: Annotated[Path | None, typer.Option(help="Android harness to install where it is missing or older.")] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Build, install and start the harness on iPhones first; needs Xcode.")
+    ] = False,
+    team: Annotated[str | None, typer.Option(help="Apple's development team to sign it with.")] = None,
     lab: LabFile = None,
     store: Place = None,
     no_store: Annotated[bool, typer.Option("--no-store", help="Keep nothing.")] = False,
@@ -79,8 +87,11 @@ def bench(
     Every case runs in several processes of its own, interleaved, each after a warm-up. Every launch goes into the
     store as it ends; an interrupt keeps what was measured. Timings of this machine say nothing about a phone.
     """
+    if team is not None and not install:
+        raise UsageError("--team without --install signs nothing", hint="add --install, or leave --team out")
     place = None if no_store else StorePlace(store)
     if device != ["host"]:
+        from edgesam_mobile.lab.devices import Harness
         from edgesam_mobile.lab.jobs import JobOptions
 
         options = JobOptions(
@@ -91,8 +102,9 @@ def bench(
             threads=tuple(threads or ()),
             hottest=hottest,
         )
+        harness = Harness(apk, install, team)
         bench_devices(
-            package, device, options, image, only or (), weights, lab, apk, place, tuple(tag or ()), offline
+            package, device, options, image, only or (), weights, lab, harness, place, tuple(tag or ()), offline
         )
         return
     from edgesam_mobile.lab.host import measure, prepare

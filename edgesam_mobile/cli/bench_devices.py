@@ -17,6 +17,7 @@ from edgesam_mobile.cli.output import number, out
 from edgesam_mobile.errors import DeviceError, StorageError, UsageError
 
 if TYPE_CHECKING:
+    from edgesam_mobile.lab.devices import Harness
     from edgesam_mobile.lab.fleet import Outcome
     from edgesam_mobile.lab.jobs import JobOptions
     from edgesam_mobile.lab.records import LaunchRecord, RunRecord
@@ -84,7 +85,7 @@ def bench_devices(
     only: Sequence[str],
     weights: str | None,
     lab: Path | None,
-    apk: Path | None,
+    harness: Harness,
     place: StorePlace | None,
     tags: tuple[str, ...],
     offline: bool,
@@ -103,9 +104,9 @@ def bench_devices(
     if "host" in keys:
         hint = "measure this machine in a run of its own: it is busy with the devices"
         raise UsageError("host beside other devices", hint=hint)
-    links = [open_link(key, apk=apk) for key in keys]
-    run = new_run(manifest, package, {**asdict(options), "devices": keys}, tags)
     view = LiveView()
+    links = [open_link(key, harness=harness, say=view.said) for key in keys]
+    run = new_run(manifest, package, {**asdict(options), "devices": keys}, tags)
     with tempfile.TemporaryDirectory() as folder:
         out.note("asking PyTorch for the masks that devices are checked by")
         inputs = make_inputs(manifest, image or builtin_pictures()[0], Path(folder), weights=weights, offline=offline)

@@ -24,7 +24,7 @@ _COLUMNS = ("device", "state", "model", "OS", "battery", "°C", "labels", "what 
 
 @command(app, "devices", examples=("edgesam-mobile devices", "edgesam-mobile devices --lab lab.toml --json"))
 def devices(lab: LabFile = None) -> None:
-    """List this machine, the phones that adb sees, and the devices of a lab file."""
+    """List this machine, the phones that adb sees, the iPhones on a cable, and the devices of a lab file."""
     found = discovered(lab)
 
     def human() -> None:

@@ -101,6 +101,6 @@ def device_record(key: str, hello: Hello) -> DeviceRecord:
     told = hello.device.model_dump(mode="json", by_alias=True)
     kind = told.pop("class")
     transport = key.partition(":")[0]
-    if transport in ("host", "simulated") and kind != transport:
+    if kind != {"host": "host", "simulated": "simulated", "loopback-swift": "host"}.get(transport, kind):
         raise DeviceError(f"{key} calls itself {kind}", hint="look at what is connected there")
     return DeviceRecord(key, kind, told)

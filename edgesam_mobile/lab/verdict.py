@@ -240,7 +240,7 @@ def _conditions(launches: Sequence[LaunchRecord]) -> Iterator[str]:
     if unstable:
         yield _of(unstable, len(launches), "measured before the warm-up was stable")
     swapped = {
-        (str(asked), str(got))
+        (str(asked), "one that it does not tell" if got is None else str(got))
         for launch in launches
         if (asked := told(launch.result, "requested")) != (got := told(launch.result, "applied"))
     }

@@ -6,6 +6,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def no_adb(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_phones(monkeypatch: pytest.MonkeyPatch) -> None:
     """No phone of whoever runs the tests is looked at, and no server of adb's is started."""
     monkeypatch.setattr("edgesam_mobile.lab.adb.adb_devices", list)
+    monkeypatch.setattr("edgesam_mobile.lab.ios.ios_devices", list)

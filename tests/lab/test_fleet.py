@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bare_manifest import bare_manifest
 from command_line import call, refusal
+from device_runs import FORMATS, HASTE, QUICK, Quiet, small_inputs, small_package
 from PIL import Image
 
 from edgesam_mobile.errors import DeviceError, PackageError, StorageError, UsageError
@@ -21,67 +21,19 @@ from edgesam_mobile.lab.fleet import Outcome, measure_on
 from edgesam_mobile.lab.inputs import Inputs, make_inputs
 from edgesam_mobile.lab.jobs import JobOptions, plan_cases, schedule
 from edgesam_mobile.lab.links import DuplexLink
-from edgesam_mobile.lab.protocol.link import Patience
-from edgesam_mobile.lab.protocol.requests import Golden, Prompted
 from edgesam_mobile.lab.records import LaunchRecord
 from edgesam_mobile.lab.simulated import Fault, SimulatedDevice
-from edgesam_mobile.package.manifest import Manifest, read_manifest, write_manifest
-
-FORMATS = ("tflite", "executorch-xnnpack")
-QUICK = JobOptions(seconds=0.05, rounds=3, launches=2)
-HASTE = Patience(idle=3, job=3, reconnect=3, cancel=3)
-
-
-class Quiet:
-    """Watches, and counts what it sees."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.events = self.sent = 0
-
-    def planned(self, device: str, cases: Sequence[str], launches: int) -> None:
-        self.lines.append(f"{device} plans {launches} launches of {', '.join(cases)}")
-
-    def sending(self, device: str, what: str, done: int, of: int) -> None:
-        self.sent += 1
-
-    def event(self, device: str, case: str, index: int, event: Any) -> None:
-        self.events += 1
-
-    def launched(self, device: str, case: str, launch: LaunchRecord) -> None:
-        self.lines.append(f"{device} {case} {launch.status}")
-
-    def said(self, device: str, line: str) -> None:
-        self.lines.append(f"{device}: {line}")
+from edgesam_mobile.package.manifest import Manifest, read_manifest
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> tuple[Path, Manifest]:
-    """Two artefacts of a few bytes."""
-    folder = tmp_path / "package"
-    record = bare_manifest("1" * 64, FORMATS).model_dump(mode="json", by_alias=True)
-    for artifact in record["artifacts"]:
-        for part in ("encoder", "decoder"):
-            path = folder / artifact["id"] / part
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(f"{artifact['id']} {part}".encode() * 1000)
-            size = path.stat().st_size
-            artifact[part]["file"] = {"path": f"{artifact['id']}/{part}", "sha256": sha256_of(path), "bytes": size}
-    write_manifest(folder, Manifest.model_validate(record))
-    return folder, read_manifest(folder)
+    return small_package(tmp_path / "package")
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
-    """A small picture, and a mask that a simulated device never looks at."""
-    files = {}
-    for name, mode in (("picture.ppm", "RGB"), ("mask.pbm", "1")):
-        path = tmp_path / name
-        Image.new(mode, (8, 6)).save(path, "PPM")
-        files[f"inputs/{hashlib.sha256(path.read_bytes()).hexdigest()}/{name}"] = path
-    picture, mask = files
-    golden = Golden(image=picture, points=((4.0, 3.0),), labels=(1,), mask=mask, best=1)
-    return Inputs(Prompted(image=picture, points=((4.0, 3.0),), labels=(1,)), (golden,), files)
+    return small_inputs(tmp_path)
 
 
 def measured(

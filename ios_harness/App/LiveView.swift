@@ -1,0 +1,60 @@
+import Charts
+import HarnessCoreML
+import SwiftUI
+
+/// The job that runs: frames a second against 30, the curve of its frames, heat, and what spoils the numbers.
+struct LiveView: View {
+  @ObservedObject var service: HarnessService
+
+  var body: some View {
+    NavigationStack {
+      List {
+        Section {
+          rate
+          curve
+        }
+        Section {
+          LabeledContent(
+            "Desktop", value: service.listening ? "waiting on port \(HarnessService.port)" : "not listening")
+          LabeledContent("Job", value: service.run.job ?? "none yet")
+          LabeledContent("Phase", value: service.run.ended ?? service.run.phase)
+          LabeledContent("Thermal state", value: service.run.thermal ?? "unknown")
+        }
+        let spoilers = service.run.spoilers(harness: service.probe.harness())
+        if !spoilers.isEmpty {
+          Section("These numbers do not count") {
+            ForEach(spoilers, id: \.self) {
+              Label($0, systemImage: "exclamationmark.triangle").foregroundStyle(.orange)
+            }
+          }
+        }
+        if let remark = service.problem ?? service.run.remark {
+          Section { Text(remark).font(.footnote) }
+        }
+      }
+      .navigationTitle("EdgeSAM harness")
+    }
+  }
+
+  private var rate: some View {
+    HStack(alignment: .firstTextBaseline) {
+      Text(service.run.framesPerSecond.map { $0.formatted(.number.precision(.fractionLength(1))) } ?? "–")
+        .font(.system(size: 56, weight: .semibold).monospacedDigit())
+        .foregroundStyle((service.run.framesPerSecond ?? 30) < 30 ? Color.orange : Color.primary)
+      Text("frames a second, of the last frames").foregroundStyle(.secondary)
+    }
+  }
+
+  private var curve: some View {
+    Chart {
+      ForEach(Array(service.run.frames.enumerated()), id: \.offset) { frame in
+        LineMark(x: .value("Frame", frame.offset), y: .value("ms", frame.element))
+      }
+      RuleMark(y: .value("ms", LiveRun.limit))
+        .lineStyle(StrokeStyle(dash: [4]))
+        .annotation(alignment: .leading) { Text("30 frames a second").font(.caption2) }
+    }
+    .chartYAxisLabel("ms a frame")
+    .frame(height: 180)
+  }
+}

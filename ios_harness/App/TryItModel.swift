@@ -1,0 +1,132 @@
+import EdgeSAMKit
+import SwiftUI
+
+/// A picture, a prompt on it, and the mask that the model finds.
+@MainActor
+final class TryItModel: ObservableObject {
+  @Published private(set) var packages: [URL] = []
+  @Published var package: URL? { didSet { open() } }
+  @Published var units = ComputeUnits.all { didSet { open() } }
+  @Published private(set) var image: CGImage?
+  @Published private(set) var overlay: CGImage?
+  @Published private(set) var status = ""
+
+  private var session: SegmentationSession?
+  private var work: Task<Void, Never>?
+
+  /// Looks for packages: folders with a manifest in the app's documents, or among its resources.
+  func look() {
+    let places = [URL.documentsDirectory] + [Bundle.main.resourceURL].compactMap { $0 }
+    packages = places.flatMap { place in
+      let entries = (try? FileManager.default.contentsOfDirectory(at: place, includingPropertiesForKeys: nil)) ?? []
+      return entries.filter {
+        FileManager.default.fileExists(atPath: $0.appendingPathComponent("manifest.json").path)
+      }
+    }
+    if package == nil || !packages.contains(where: { $0 == package }) {
+      package = packages.first
+    }
+    if packages.isEmpty {
+      status = "No package here: copy one that `edgesam-mobile build --target ios` made into this app's files."
+    }
+  }
+
+  private func open() {
+    session = nil
+    overlay = nil
+    guard let package else { return }
+    start("loading \(package.lastPathComponent)") { [units] in
+      let began = ContinuousClock.now
+      let session = try await SegmentationSession(package: package, computeUnits: units)
+      self.session = session
+      self.status = "loaded in \(Self.milliseconds(began.duration(to: .now)))"
+      try await self.embed()
+    }
+  }
+
+  /// Takes another picture.
+  func use(_ data: Data) {
+    guard let upright = UIImage(data: data)?.upright else {
+      status = "That picture cannot be read."
+      return
+    }
+    image = upright
+    overlay = nil
+    start("encoding") { try await self.embed() }
+  }
+
+  private func embed() async throws {
+    guard let session, let image else { return }
+    let times = try await session.setImage(image)
+    status =
+      "picture \(Self.milliseconds(times.pre)) and encoder \(Self.milliseconds(times.encode)): tap, or drag a box"
+  }
+
+  /// Segments at a point, or in a box if one was dragged; in pixels of the picture.
+  func segment(from: CGPoint, to: CGPoint, isBox: Bool) {
+    guard let session, image != nil else { return }
+    start("decoding") {
+      let found: Segmentation
+      if isBox {
+        found = try await session.segment(
+          box: Prompt.Box(
+            left: min(from.x, to.x), top: min(from.y, to.y), right: max(from.x, to.x), bottom: max(from.y, to.y)))
+      } else {
+        found = try await session.segment(points: [Prompt.Point(x: to.x, y: to.y)])
+      }
+      self.overlay = found.mask.tinted
+      let score = found.score.map { ", score \($0.formatted(.number.precision(.fractionLength(2))))" } ?? ""
+      let times = found.timings
+      self.status = "decoder \(Self.milliseconds(times.decode)), mask \(Self.milliseconds(times.post))\(score)"
+    }
+  }
+
+  /// One thing at a time: what is asked for last is what counts.
+  private func start(_ what: String, _ body: @escaping @MainActor () async throws -> Void) {
+    work?.cancel()
+    status = what
+    work = Task {
+      do {
+        try await body()
+      } catch is CancellationError {
+      } catch let error as SegmentationError {
+        status = "\(error.message): \(error.hint)"
+      } catch {
+        status = error.localizedDescription
+      }
+    }
+  }
+
+  private static func milliseconds(_ duration: Duration) -> String {
+    duration.formatted(.units(allowed: [.milliseconds], fractionalPart: .show(length: 1)))
+  }
+}
+
+extension UIImage {
+  /// Its pixels as they are seen, whatever way the camera was held.
+  fileprivate var upright: CGImage? {
+    let format = UIGraphicsImageRendererFormat()
+    format.scale = 1
+    return UIGraphicsImageRenderer(size: size, format: format).image { _ in
+      draw(in: CGRect(origin: .zero, size: size))
+    }.cgImage
+  }
+}
+
+extension Mask {
+  /// The object in half-transparent orange, the rest clear.
+  fileprivate var tinted: CGImage? {
+    var rgba = [UInt8](repeating: 0, count: 4 * width * height)
+    for y in 0..<height {
+      for x in 0..<width where self[x, y] {
+        rgba.replaceSubrange(4 * (y * width + x)..<4 * (y * width + x) + 4, with: [128, 74, 0, 128])
+      }
+    }
+    let info = CGBitmapInfo(rawValue: CGImageAlphaInfo.premultipliedLast.rawValue)
+    guard let provider = CGDataProvider(data: Data(rgba) as CFData) else { return nil }
+    return CGImage(
+      width: width, height: height, bitsPerComponent: 8, bitsPerPixel: 32, bytesPerRow: 4 * width,
+      space: CGColorSpaceCreateDeviceRGB(), bitmapInfo: info, provider: provider, decode: nil,
+      shouldInterpolate: false, intent: .defaultIntent)
+  }
+}

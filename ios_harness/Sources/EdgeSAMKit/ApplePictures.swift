@@ -1,0 +1,66 @@
+#if canImport(CoreGraphics) && canImport(VideoToolbox)
+  import CoreGraphics
+  import CoreVideo
+  import VideoToolbox
+
+  extension Picture {
+    /// Draws an image in sRGB. Its orientation is that of its pixels: turn a photograph upright first.
+    ///
+    /// - Throws: ``SegmentationError/invalidPicture(_:)``, ``SegmentationError/tooLarge(_:)``.
+    public init(_ image: CGImage) throws {
+      try Self.check(width: image.width, height: image.height)
+      let pixels = image.width * image.height
+      var rgba = [UInt8](repeating: 0, count: 4 * pixels)
+      let drawn = rgba.withUnsafeMutableBytes { memory in
+        guard let space = CGColorSpace(name: CGColorSpace.sRGB),
+          let context = CGContext(
+            data: memory.baseAddress, width: image.width, height: image.height, bitsPerComponent: 8,
+            bytesPerRow: 4 * image.width, space: space, bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)
+        else { return false }
+        context.draw(image, in: CGRect(x: 0, y: 0, width: image.width, height: image.height))
+        return true
+      }
+      guard drawn else { throw SegmentationError.invalidPicture("an image that cannot be drawn") }
+      let rgb = [UInt8](unsafeUninitializedCapacity: 3 * pixels) { target, count in
+        for pixel in 0..<pixels {
+          for channel in 0..<3 {
+            target[3 * pixel + channel] = rgba[4 * pixel + channel]
+          }
+        }
+        count = 3 * pixels
+      }
+      try self.init(width: image.width, height: image.height, rgb: rgb)
+    }
+
+    /// Copies a camera's or a video's frame, whatever its pixel format.
+    ///
+    /// - Throws: ``SegmentationError/invalidPicture(_:)``, ``SegmentationError/tooLarge(_:)``.
+    public init(_ buffer: CVPixelBuffer) throws {
+      var image: CGImage?
+      let status = VTCreateCGImageFromCVPixelBuffer(buffer, options: nil, imageOut: &image)
+      guard let image else {
+        throw SegmentationError.invalidPicture("a pixel buffer that cannot be read: Video Toolbox's status \(status)")
+      }
+      try self.init(image)
+    }
+  }
+
+  extension SegmentationSession {
+    /// As ``setImage(_:)-(Picture)``, for an image of Core Graphics.
+    ///
+    /// - Throws: ``SegmentationError``, `CancellationError`.
+    @discardableResult
+    public func setImage(_ image: CGImage) throws -> ImageTimings {
+      try setImage(Picture(image))
+    }
+
+    /// As ``setImage(_:)-(Picture)``, for a frame of a camera or a video. The buffer must not be written meanwhile; on
+    /// a camera's own queue, make a ``Picture`` of it, and set that.
+    ///
+    /// - Throws: ``SegmentationError``, `CancellationError`.
+    @discardableResult
+    public func setImage(_ buffer: CVPixelBuffer) throws -> ImageTimings {
+      try setImage(Picture(buffer))
+    }
+  }
+#endif

@@ -1,0 +1,51 @@
+import HarnessCore
+import HarnessCoreML
+import XCTest
+
+final class LiveRunTests: XCTestCase {
+  private func sample(_ stage: String, _ milliseconds: Int) -> JSONObject {
+    ["type": "sample", "job": "a", "stage": .text(stage), "ns": .whole(1_000_000 * milliseconds)]
+  }
+
+  func testFramesPerSecondAreThoseOfTheMedianFrame() throws {
+    var run = LiveRun()
+    XCTAssertNil(run.framesPerSecond)
+    for (stage, time) in [("pre", 1), ("warm-frame", 20), ("frame", 20), ("first-frame", 900), ("frame", 500)] {
+      run.take(sample(stage, time))
+    }
+    XCTAssertEqual(run.frames, [20, 20, 500])
+    XCTAssertEqual(try XCTUnwrap(run.framesPerSecond), 50, accuracy: 1e-9)
+    for _ in 0..<400 { run.take(sample("frame", 10)) }
+    XCTAssertEqual(run.frames.count, 300)
+    XCTAssertEqual(try XCTUnwrap(run.framesPerSecond), 100, accuracy: 1e-9)
+  }
+
+  func testAnotherJobBeginsAnew() {
+    var run = LiveRun()
+    run.take(sample("frame", 10))
+    run.take(["type": "error", "job": "a", "message": "out of memory"])
+    run.take(["type": "end", "job": "a", "status": "failed"])
+    XCTAssertEqual(run.remark, "out of memory")
+    XCTAssertEqual(run.ended, "failed")
+    run.take(["type": "phase", "job": "b", "name": "gate"])
+    XCTAssertEqual([run.job, run.phase, run.remark, run.ended], ["b", "gate", nil, nil])
+    XCTAssertEqual(run.frames, [])
+  }
+
+  func testWhatSpoilsTheNumbersIsSaid() {
+    var run = LiveRun()
+    XCTAssertEqual(run.spoilers(harness: ["debugger": false, "build": "release"]), [])
+    run.take(["type": "state", "job": "a", "thermal": "critical", "low_power": true])
+    XCTAssertEqual(run.spoilers(harness: ["debugger": true, "build": "debug"]).count, 4)
+    run.take(["type": "state", "job": "a", "thermal": "fair", "low_power": false])
+    XCTAssertEqual(run.spoilers(harness: ["debugger": false, "build": "release"]), [])
+  }
+
+  func testAFailedCheckIsSaid() {
+    var run = LiveRun()
+    run.take(["type": "check", "job": "a", "passed": true])
+    XCTAssertNil(run.remark)
+    run.take(["type": "check", "job": "a", "passed": false])
+    XCTAssertEqual(run.remark, "the masks are not PyTorch's: nothing is timed")
+  }
+}
