@@ -45,7 +45,7 @@ quickstart: setup ## The main job: build, verify and time every artefact of mobi
 # In two processes. Slow ones stay together by file, so that what a file builds serves all its tests.
 test: setup ## Run every test
 	$(BIN)/python -m pytest -n 2 -m "not slow"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 test-quick: setup ## Run the tests that need neither minutes nor a network
 	$(BIN)/python -m pytest -n 2 -m "not slow and not network"
