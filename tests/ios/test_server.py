@@ -219,6 +219,8 @@ def test_files_are_sent_once_and_a_job_is_complete(harness: Life, tmp_path: Path
     assert record.hello["device"]["class"] == "host" and record.hello["harness"]["build"] == "release"
     assert record.check is not None and record.check["masks"] == [{"iou": 1.0, "best_same": True}]
     assert record.result is not None and record.result["threads"] == 2 and record.result["rounds"] == 20
+    placed = {"graph": "decoder", "operation": "guess", "device": "cpu", "cost": 1.0}
+    assert record.result["placement"] == [placed]
     assert len(record.times("frame")) == 20 and len(record.times("kernel")) == 2
     assert len(harness.kept("job-1")) == len(events)
     assert not list(harness.folder.rglob("*.part"))

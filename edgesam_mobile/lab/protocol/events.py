@@ -16,6 +16,7 @@ from edgesam_mobile.lab.protocol.fields import (
     MaskCheck,
     Memory,
     Part,
+    PlacedOperation,
     RelativePath,
     Runtime,
     Share,
@@ -98,7 +99,7 @@ class Check(_JobEvent):
 
 
 class Result(_JobEvent):
-    """What was really run, and how much of it."""
+    """What was really run, and how much of it; ``placement`` as the runtime planned it, where it tells."""
 
     type: Literal["result"] = "result"
     requested: str | None = None
@@ -107,6 +108,7 @@ class Result(_JobEvent):
     warm_up: WarmedUp
     rounds: Whole
     note: str | None = None
+    placement: tuple[PlacedOperation, ...] | None = None
 
 
 class Error(_Event):

@@ -108,3 +108,12 @@ class WarmedUp(Part):
 
     rounds: Whole
     stable: bool
+
+
+class PlacedOperation(Part):
+    """An operation and the processor that is to run it. ``cost``: its share of the graph's, an estimate."""
+
+    graph: Literal["encoder", "decoder"]
+    operation: str
+    device: str
+    cost: Share | None = None

@@ -31,6 +31,38 @@ public protocol GraphRunner: AnyObject {
   /// One line for people about how it runs, or nil.
   var note: String? { get }
 
+  /// The processor that is to run each operation; empty where the runtime does not tell.
+  var placement: [PlacedOperation] { get }
+
   /// Lets go of both graphs. A runner that is closed, or was never opened, may be closed.
   func close()
+}
+
+extension GraphRunner {
+  /// Nothing is told.
+  public var placement: [PlacedOperation] { [] }
+}
+
+/// An operation of a graph and the processor that is to run it: a runtime's plan, and no measurement.
+public struct PlacedOperation: Equatable, Sendable {
+  /// `encoder` or `decoder`.
+  public let graph: String
+  /// The operation's type, such as `ios16.conv`.
+  public let operation: String
+  /// The processor, such as `neural engine`.
+  public let device: String
+  /// Its share of the graph's estimated cost, 0 to 1; nil where it is not told.
+  public let cost: Double?
+
+  /// - Parameters:
+  ///   - graph: `encoder` or `decoder`.
+  ///   - operation: the operation's type.
+  ///   - device: the processor.
+  ///   - cost: its share of the graph's estimated cost, 0 to 1.
+  public init(graph: String, operation: String, device: String, cost: Double?) {
+    self.graph = graph
+    self.operation = operation
+    self.device = device
+    self.cost = cost
+  }
 }

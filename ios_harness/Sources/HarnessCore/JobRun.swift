@@ -7,6 +7,7 @@ import Foundation
 final class JobRun {
   private static let gateEvery = 1.0  // seconds
   private static let kernelWarmUp = 3
+  private static let mostPlaced = 5000  // operations that fit into a line
 
   /// Thrown between frames when somebody wants the job to end early.
   struct Cancelled: Error {}
@@ -147,11 +148,17 @@ final class JobRun {
     }
     try timeKernel(1)
     try state()
+    let placement = runner.placement.prefix(JobRun.mostPlaced).map { placed in
+      JSON.object([
+        "graph": .text(placed.graph), "operation": .text(placed.operation), "device": .text(placed.device),
+        "cost": JSON(placed.cost),
+      ])
+    }
     try events.send([
       "type": "result", "requested": JSON(job.delegate), "applied": JSON(runner.applied),
       "threads": JSON(runner.threads),
       "warm_up": ["rounds": .whole(warmUp.rounds), "stable": .bool(warmUp.isStable)],
-      "rounds": .whole(rounds), "note": JSON(runner.note),
+      "rounds": .whole(rounds), "note": JSON(runner.note), "placement": placement.isEmpty ? .null : .list(placement),
     ])
   }
 

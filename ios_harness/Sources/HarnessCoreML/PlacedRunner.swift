@@ -48,6 +48,14 @@
       return parts.isEmpty ? nil : parts.joined(separator: "; ")
     }
 
+    var placement: [PlacedOperation] {
+      zip(["encoder", "decoder"], plan()).flatMap { graph, plan in
+        plan.operations.map {
+          PlacedOperation(graph: graph, operation: $0.name, device: $0.device.rawValue, cost: $0.cost)
+        }
+      }
+    }
+
     func close() {
       placements = nil
       runner.close()

@@ -10,21 +10,20 @@
       case cpu = "CPU"
     }
 
-    /// Operations and share of the estimated cost, 0 to 1, by device.
-    private var shares: [Device: (operations: Int, cost: Double)] = [:]
+    /// Every operation that is to run somewhere, in the order of the program; cost is a share, 0 to 1.
+    private(set) var operations: [(name: String, device: Device, cost: Double?)] = []
 
     /// Every device that is to run something.
-    var devices: Set<Device> { Set(shares.keys) }
+    var devices: Set<Device> { Set(operations.map(\.device)) }
 
     /// One line, such as `neural engine 97 % of the cost (210 of 214 operations)`.
     var text: String {
-      let total = shares.values.reduce(0) { $0 + $1.cost }
-      let operations = shares.values.reduce(0) { $0 + $1.operations }
+      let total = operations.reduce(0) { $0 + ($1.cost ?? 0) }
       return Device.allCases.compactMap { device in
-        shares[device].map { share in
-          let percent = total > 0 ? Int((100 * share.cost / total).rounded()) : 0
-          return "\(device.rawValue) \(percent) % of the cost (\(share.operations) of \(operations) operations)"
-        }
+        let mine = operations.filter { $0.device == device }
+        guard !mine.isEmpty else { return nil }
+        let percent = total > 0 ? Int((100 * mine.reduce(0) { $0 + ($1.cost ?? 0) } / total).rounded()) : 0
+        return "\(device.rawValue) \(percent) % of the cost (\(mine.count) of \(operations.count) operations)"
       }.joined(separator: ", ")
     }
 
@@ -68,11 +67,9 @@
           case .cpu: device = .cpu
           @unknown default: continue
           }
-          let former = placement.shares[device] ?? (0, 0)
-          let cost = plan.estimatedCost(of: operation)?.weight ?? 0
-          placement.shares[device] = (former.operations + 1, former.cost + cost)
+          placement.operations.append((operation.operatorName, device, plan.estimatedCost(of: operation)?.weight))
         }
-        return placement.shares.isEmpty ? nil : placement
+        return placement.operations.isEmpty ? nil : placement
       }
     }
   }

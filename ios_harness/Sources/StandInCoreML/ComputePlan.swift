@@ -42,6 +42,7 @@ public enum MLModelStructure {
     }
 
     public struct Operation {
+      public let operatorName: String
       let index: Int
     }
   }
@@ -60,7 +61,8 @@ public struct MLComputePlan {
 
   /// https://developer.apple.com/documentation/coreml/mlcomputeplan-1w21n/modelstructure
   public var modelStructure: MLModelStructure {
-    let block = MLModelStructure.Program.Block(operations: operations.indices.map { .init(index: $0) })
+    let block = MLModelStructure.Program.Block(
+      operations: operations.enumerated().map { .init(operatorName: $1.name, index: $0) })
     return .program(.init(functions: ["main": .init(block: block)]))
   }
 

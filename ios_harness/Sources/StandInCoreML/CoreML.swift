@@ -21,11 +21,13 @@ public enum StandIn {
 
 /// An operation of a stand-in plan.
 public struct StandInOperation {
+  let name: String
   let preferred: MLComputeDevice?
   let weight: Double
 
   /// An operation that would run on `preferred` (nil: the plan does not tell), with that share of the cost.
-  public init(preferred: MLComputeDevice?, weight: Double) {
+  public init(name: String = "ios16.add", preferred: MLComputeDevice?, weight: Double) {
+    self.name = name
     self.preferred = preferred
     self.weight = weight
   }

@@ -72,7 +72,7 @@ final class AppleProbeTests: XCTestCase {
 
     func testThePlanSaysWhereTheOperationsRun() throws {
       StandIn.operations["encoder"] = [
-        .init(preferred: neural, weight: 0.75), .init(preferred: neural, weight: 0.2),
+        .init(name: "ios16.conv", preferred: neural, weight: 0.75), .init(preferred: neural, weight: 0.2),
         .init(preferred: cpu, weight: 0.05),
         .init(preferred: nil, weight: 0),
       ]
@@ -83,8 +83,13 @@ final class AppleProbeTests: XCTestCase {
         runner.note,
         "encoder: neural engine 95 % of the cost (2 of 3 operations), CPU 5 % of the cost (1 of 3 operations); "
           + "decoder: GPU 100 % of the cost (1 of 1 operations)")
+      XCTAssertEqual(runner.placement.map(\.graph), ["encoder", "encoder", "encoder", "decoder"])
+      XCTAssertEqual(
+        runner.placement.first,
+        PlacedOperation(graph: "encoder", operation: "ios16.conv", device: "neural engine", cost: 0.75))
       runner.close()
       XCTAssertNil(runner.note)
+      XCTAssertEqual(runner.placement, [])
     }
 
     func testADeviceThatThePlanLeavesOutIsNotSaidToBeApplied() throws {

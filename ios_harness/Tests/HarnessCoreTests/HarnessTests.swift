@@ -28,6 +28,9 @@ final class HarnessTests: FolderTestCase {
     XCTAssertEqual(watching.events, events)
     XCTAssertEqual(events.first?["job"], "job-1")
     XCTAssertEqual(values(events, "result", "warm_up"), [["rounds": 4, "stable": true]])
+    XCTAssertEqual(
+      values(events, "result", "placement"),
+      [[["graph": "decoder", "operation": "guess", "device": "cpu", "cost": 1.0]]])
   }
 
   func testAFrameIsItsFourSteps() throws {
