@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,29 +24,43 @@ _STEPS = 25  # of Lloyd's algorithm
 _BLOCK = 64  # columns between two updates of all that follow
 
 
+class Palette(NamedTuple):
+    """What a layer's weights became: ``2**bits`` values for each ``channels`` output channels."""
+
+    channels: int
+    bits: int
+
+
 def fit_palettes(
-    module: nn.Module, samples: Sequence[Sample], *, bits: int, group: int, left_out: Sequence[str] = ()
-) -> dict[str, int]:
+    module: nn.Module,
+    samples: Sequence[Sample],
+    *,
+    bits: int,
+    group: int,
+    finer: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+) -> dict[str, Palette]:
     """Give a module's larger dense convolutions and linear layers weights of ``2**bits`` values a group of channels.
 
     Args:
         module: changed in place; takes each sample's tensors in order.
         group: output channels that share a palette; fewer where they do not divide a layer's.
-        left_out: layers or groups of layers that stay as they are.
+        finer: layers or groups of layers that get four times as many values.
+        left_out: those that stay as they are.
 
     Returns:
-        The layers whose weights were changed, each with how many channels share a palette. All values are exact in
-        half precision.
+        The layers whose weights were changed. All values are exact in half precision.
     """
     layers = {name: layer for name, layer in module.named_modules() if _fits(layer) and not within(name, left_out)}
-    sizes = {}
+    palettes = {}
     with torch.no_grad():
         for name, moment in _second_moments(module, layers, samples).items():
             weight = layers[name].weight
             rows = weight.flatten(1).float()
-            sizes[name] = max(size for size in range(1, group + 1) if len(rows) % size == 0)
-            weight.copy_(_rounded(rows, moment, bits, sizes[name]).reshape(weight.shape))
-    return sizes
+            channels = max(size for size in range(1, group + 1) if len(rows) % size == 0)
+            palettes[name] = Palette(channels, bits + 2 if within(name, finer) else bits)
+            weight.copy_(_rounded(rows, moment, palettes[name]).reshape(weight.shape))
+    return palettes
 
 
 def _fits(layer: nn.Module) -> bool:
@@ -89,12 +103,13 @@ def _rows(layer: nn.Module, x: Tensor) -> Tensor:
     return patches.transpose(1, 2).flatten(0, 1)
 
 
-def _rounded(weight: Tensor, moment: Tensor, bits: int, group: int) -> Tensor:
-    """Weights (O x K) rounded to a palette for each ``group`` rows."""
+def _rounded(weight: Tensor, moment: Tensor, palette: Palette) -> Tensor:
+    """Weights (O x K) rounded to a palette for each group of rows."""
+    group = palette.channels
     outputs, inputs = weight.shape
     importance = moment.diagonal().clamp_min(moment.diagonal().mean() * 1e-6 + 1e-30)
     palettes = _centroids(
-        weight.reshape(-1, group * inputs), importance.repeat(outputs).reshape(-1, group * inputs), 2**bits
+        weight.reshape(-1, group * inputs), importance.repeat(outputs).reshape(-1, group * inputs), 2**palette.bits
     )
     # The inputs that matter most come first, while there is most left to make up for them.
     order = importance.argsort(descending=True)

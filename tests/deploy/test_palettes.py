@@ -50,12 +50,14 @@ def test_groups_of_channels_share_few_values_exact_in_half_precision(
     layers: Layers, samples: list[dict[str, torch.Tensor]]
 ) -> None:
     before = copy.deepcopy(layers)
-    sizes = fit_palettes(layers, samples, bits=4, group=16, left_out=["head.0"])
-    assert sizes == {"stem": 16, "down": 16, "head.2": 15}  # 90 channels are no multiple of 16
-    for name, size in sizes.items():
+    found = fit_palettes(layers, samples, bits=4, group=16, finer=["down"], left_out=["head.0"])
+    assert found == {"stem": (16, 4), "down": (16, 6), "head.2": (15, 4)}  # 90 channels are no multiple of 16
+    for name, (size, bits) in found.items():
         weight = layers.get_submodule(name).weight
         assert torch.equal(weight, weight.half().float())
-        assert all(len(weight[i : i + size].unique()) <= 16 for i in range(0, len(weight), size))
+        assert all(
+            2 ** (bits - 1) < len(weight[i : i + size].unique()) <= 2**bits for i in range(0, len(weight), size)
+        )
     for name in ("depth", "head.0"):
         assert torch.equal(layers.get_submodule(name).weight, before.get_submodule(name).weight)
 
