@@ -84,6 +84,7 @@ def _compressed(model: Any, plan: Plan) -> Any:
 
 
 def _stored_as_palettes(model: Any, fitted: Mapping[str, Palette]) -> Any:
+    spec = model.get_spec()  # a copy, each time
     configs = {
         name: cto.OpPalettizerConfig(
             mode="custom",
@@ -93,7 +94,7 @@ def _stored_as_palettes(model: Any, fitted: Mapping[str, Palette]) -> Any:
             weight_threshold=_SMALLEST,
         )
         for layer, palette in fitted.items()
-        for name in _constants(model.get_spec(), [layer])
+        for name in _constants(spec, [layer])
         if name.startswith(f"{_parameter(layer)}_weight")
     }
     return cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=configs))

@@ -7,8 +7,9 @@ for by the weights that are not rounded yet (GPTQ, arXiv 2210.17323, with a pale
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -80,19 +81,12 @@ def _second_moments(module: nn.Module, layers: dict[str, Any], samples: Sequence
         sums[name] += rows.T @ rows
         counts[name] += len(rows)
 
-    with _watched(layers, watch):
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(partial(watch, name)).remove)
         for sample in samples:
             module(*sample.values())
     return {name: total / max(counts[name], 1) for name, total in sums.items()}
-
-
-@contextmanager
-def _watched(layers: dict[str, Any], watch: Any) -> Iterator[None]:
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            handle = layer.register_forward_pre_hook(lambda layer, inputs, name=name: watch(name, layer, inputs))
-            stack.callback(handle.remove)
-        yield
 
 
 def _rows(layer: nn.Module, x: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ from edgesam_mobile.files import size_of
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model
 
+# coremltools leaves temporary folders to the collector, which warns of them.
+leaves_folders = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
+
 
 class Layers(nn.Module):
     """Two convolutions and a linear layer with enough weights to compress."""
@@ -210,9 +213,7 @@ def _run(name: str, graph: Graph, path: Path, report: ExportReport, sample: dict
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:Implicitly cleaning up:ResourceWarning"
-)  # coremltools leaves that to the collector
+@leaves_folders
 @pytest.mark.parametrize("name", ["coreml", "executorch-coreml", "executorch-xnnpack"])
 def test_calibrated_integers_reach_every_format_with_marks(name: str, real: Any, tmp_path: Path) -> None:
     """Layers left out are not marked: fewer operations quantise, and the embedding is nearer."""
@@ -235,9 +236,7 @@ def test_calibrated_integers_reach_every_format_with_marks(name: str, real: Any,
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:Implicitly cleaning up:ResourceWarning"
-)  # coremltools leaves that to the collector
+@leaves_folders
 def test_fitted_palettes_reach_the_core_ml_program(real: Any, tmp_path: Path) -> None:
     encoder, _, samples, _ = real
     whole, small = tmp_path / "whole.mlpackage", tmp_path / "small.mlpackage"
@@ -255,9 +254,7 @@ def test_fitted_palettes_reach_the_core_ml_program(real: Any, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:Implicitly cleaning up:ResourceWarning"
-)  # coremltools leaves that to the collector
+@leaves_folders
 def test_half_precision_programs_of_xnnpack_answer_as_pytorch_does(real: Any, tmp_path: Path) -> None:
     """Their layer norms are single: ExecuTorch's own answer half precision with nonsense."""
     from edgesam_mobile.deploy import executorch_xnnpack
