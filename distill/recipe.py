@@ -28,7 +28,8 @@ class ModelRecipe:
         architecture: a name of the architecture registry.
         init: registered weights, or a checkpoint of a whole model or of parts, to start from; empty = a random
             encoder.
-        decoder_init: where prompt encoder and mask decoder come from: ``"teacher"`` or ``"init"``.
+        decoder_init: where prompt encoder and mask decoder come from: ``"teacher"``, or ``"init"`` to go on with
+            those of ``init``, which are not used otherwise.
         neck_init: ``"teacher"`` starts the neck's last three layers from the teacher's, which have the same shapes in
             every SAM: embeddings have their scale and channels from the first step. ``"random"``, as published.
         image_size: side of the square input in pixels.
@@ -126,7 +127,7 @@ class PromptsRecipe:
     Attributes:
         source: ``"annotations"`` of the data set, or ``"teacher"``: a file made from the teacher's own masks.
         file: that file.
-        per_image: prompts drawn from a picture.
+        per_image: prompts drawn from a picture; stage ``"proposals"`` takes every annotated box, whatever this says.
     """
 
     source: Literal["annotations", "teacher"] = "annotations"
@@ -169,7 +170,7 @@ class DataRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecipe:
-    """``[stage]``: what is trained and by which loss; all options but the name are of stage ``"prompts"``.
+    """``[stage]``: what is trained and by which loss; options are of stage ``"prompts"`` where nothing else is said.
 
     Attributes:
         name: ``"encoder"`` (features), ``"prompts"`` (prompt in the loop) or ``"proposals"`` (granularity prior).
@@ -182,6 +183,7 @@ class StageRecipe:
         bce: weight of the binary cross-entropy.
         dice: weight of the Dice loss.
         box_probability: how often a batch is prompted with boxes rather than points.
+        head_init: of stage ``"proposals"``: a checkpoint with a head to go on with; empty = a new head.
     """
 
     name: Literal["encoder", "prompts", "proposals"] = "encoder"
@@ -194,6 +196,7 @@ class StageRecipe:
     bce: float = 5.0
     dice: float = 5.0
     box_probability: float = 0.5
+    head_init: str = ""
 
     def __post_init__(self) -> None:
         _need(0 <= self.rounds <= 16, "stage.rounds", "from 0 to 16", self.rounds)
@@ -204,6 +207,8 @@ class StageRecipe:
             _need(0 <= getattr(self, name) <= 1, f"stage.{name}", "from 0 to 1", getattr(self, name))
         if self.mask_prompts and not self.rounds:
             raise UsageError("stage.mask_prompts needs correction rounds", hint="set stage.rounds to 1 or more")
+        if self.head_init and self.name != "proposals":
+            raise UsageError(f"stage {self.name} trains no head to begin with", hint="leave stage.head_init out")
         if self.freeze_decoder and self.freeze_encoder:
             raise UsageError("stage.freeze_decoder and stage.freeze_encoder: nothing to train", hint="choose one")
         if self.iou_loss and self.freeze_decoder:
@@ -254,7 +259,7 @@ class RunRecipe:
         precision: of the student's computation, and of a teacher's on the fly; weights, loss and updates are
             always float32.
         channels_last: memory layout of the student.
-        compile: run the stage through torch.compile.
+        compile: run the student's encoder through torch.compile.
         sync_batch_norm: batch statistics over all processes (CUDA only).
         ema: decay of the running average of the weights, which is then what is exported; 0 = off.
         checkpoint_every: steps between checkpoints.
@@ -312,6 +317,9 @@ class Recipe:
             raise UsageError("stage proposals trains a head on a finished encoder", hint="set model.init")
         if self.model.int8 and (self.stage.freeze_encoder or self.stage.name == "proposals"):
             raise UsageError("model.int8 is about an encoder that is not trained here", hint="leave model.int8 out")
+        if self.stage.name == "proposals" and self.data.prompts.source == "teacher":
+            hint = "leave data.prompts.source and data.prompts.file out"
+            raise UsageError("stage proposals trains on annotated boxes, not on the teacher's prompts", hint=hint)
         unlabelled = [s.spec for s in self.data.sources if s.spec.startswith("images:")]
         if unlabelled and self.stage.name == "proposals":
             raise UsageError(f"stage proposals needs boxes; {unlabelled[0]} has none", hint="use labelled sources")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from distill.recipe import ModelRecipe, Recipe
@@ -19,7 +20,11 @@ _NECK = PARTS["encoder"] + "neck."
 
 
 def build_student(
-    recipe: ModelRecipe, teacher: Sam | None, teacher_weights: str = ""
+    recipe: ModelRecipe,
+    teacher: Sam | None,
+    teacher_weights: str = "",
+    *,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Sam, Checkpoint | None]:
     """A student with its starting weights, and the checkpoint of ``model.init`` that some of them come from.
 
@@ -28,6 +33,7 @@ def build_student(
     Args:
         teacher: gives prompt encoder and mask decoder where the recipe says so.
         teacher_weights: its name or file; gives the neck, which a teacher with a cache has not kept.
+        report: takes a warning where the teacher's decoder replaces another one that ``model.init`` holds.
 
     Raises:
         UsageError: unknown architecture, input size or up-sampling, or ``model.init`` lacks what is asked of it.
@@ -48,6 +54,11 @@ def build_student(
         assert teacher is not None
         given = teacher.state_dict()
         own |= {key: given[key] for key in own if not key.startswith(PARTS["encoder"])}
+        if init is not None and _replaces(own, init.state):
+            report(
+                f"warning: {recipe.init} has a trained decoder, which the teacher's replaces: "
+                'set model.decoder_init = "init" to go on with it'
+            )
     else:
         wanted += ["prompt", "decoder"]
     if init is not None:
@@ -68,19 +79,25 @@ def write_student(
     recipe: Recipe,
     weights: dict[str, Tensor],
     teacher: Provenance | None,
-    init: Checkpoint | None,
+    begun: Sequence[Checkpoint],
     steps: int,
 ) -> Path:
     """Write what was trained as a checkpoint that ``build`` and ``predict`` take: the model, or the proposal head.
 
     It may be used as far as all that it was made from: the teacher and the weights that it began with.
 
+    Args:
+        begun: the checkpoints that it began with.
+
     Raises:
         StorageError: the file cannot be written.
     """
     head = recipe.stage.name == "proposals"
     weights = {key: value.contiguous() for key, value in weights.items() if key.startswith(PROPOSALS) is head}
-    origins = [origin for origin in (teacher, init.metadata if init else None) if origin is not None]
+    origins: list[Provenance | Metadata] = [
+        *([teacher] if teacher else []),
+        *(checkpoint.metadata for checkpoint in begun),
+    ]
     licences = sorted({origin.licence or "unknown" for origin in origins})
     commercial = [origin.commercial_use for origin in origins]
     metadata = Metadata(
@@ -88,7 +105,7 @@ def write_student(
         upsample=recipe.model.upsample if _upsamples(recipe.model.architecture) else None,
         licence=None if licences == ["unknown"] else " and ".join(licences),
         commercial_use=False if False in commercial else None if None in commercial else True,
-        provenance=_story(recipe, teacher, init, steps),
+        provenance=_story(recipe, teacher, begun, steps),
         trained=all(origin.trained for origin in origins),
         image_size=recipe.model.image_size,
     )
@@ -99,18 +116,24 @@ def _same_shape(own: Mapping[str, Tensor], given: Mapping[str, Tensor], key: str
     return key in given and given[key].shape == own[key].shape
 
 
+def _replaces(own: Mapping[str, Tensor], init: Mapping[str, Tensor]) -> bool:
+    """Whether ``init`` holds another prompt encoder or decoder; one saved in half precision is the same."""
+    shared = [key for key in own if not key.startswith(PARTS["encoder"]) and _same_shape(own, init, key)]
+    return not all(torch.allclose(own[key].cpu(), init[key].float(), rtol=1e-3, atol=1e-6) for key in shared)
+
+
 def _upsamples(name: str) -> bool:
     return architecture(name).upsample is not None
 
 
-def _story(recipe: Recipe, teacher: Provenance | None, init: Checkpoint | None, steps: int) -> str:
+def _story(recipe: Recipe, teacher: Provenance | None, begun: Sequence[Checkpoint], steps: int) -> str:
     data = ", ".join(_short(source.spec) for source in recipe.data.sources)
     story = f"distill stage {recipe.stage.name}, {steps} steps of {recipe.run.batch_size} pictures at "
     story += f"{recipe.model.image_size}, data {data}"
     if teacher is not None:
         story += f", teacher {teacher.weights_name} ({teacher.weights_sha256[:12]})"
-    if init is not None:
-        story += f", started from {init.sha256[:12]} ({init.metadata.provenance or 'of unknown origin'})"
+    for checkpoint in begun:
+        story += f", started from {checkpoint.sha256[:12]} ({checkpoint.metadata.provenance or 'of unknown origin'})"
     return story
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,11 @@ from distill.stages.proposals import ProposalStage
 from distill.student import build_student, write_student
 from distill.teacher import Teacher, open_teacher
 from distill.trainer import Feed, Outcome, Trainer
+from edgesam_mobile.files import sha256_of
+from edgesam_mobile.model.load import read_weights
+from edgesam_mobile.model.proposals import ProposalHead, Stages, load_proposals
 from edgesam_mobile.model.sam import Sam
+from edgesam_mobile.weights.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,24 +55,52 @@ def train(recipe: Recipe, output: Path, *, report: Callable[[str], None] = lambd
         torch.backends.cudnn.benchmark = world.device.type == "cuda"
         clock = Stopwatch()
         teacher = _teacher(recipe, world, clock)
-        model, init = build_student(recipe.model, teacher.model if teacher else None, recipe.teacher.weights)
+        model, init = build_student(
+            recipe.model,
+            teacher.model if teacher else None,
+            recipe.teacher.weights,
+            report=report if world.main else lambda _: None,
+        )
+        head = read_weights(recipe.stage.head_init)[1] if recipe.stage.head_init else None
         if recipe.model.int8:
             round_as_integers(model.image_encoder, recipe.model.float_layers)
-        stage = _stage(recipe, model, teacher).to(world.device)
+        stage = _stage(recipe, model, teacher, head).to(world.device)
         origin = teacher.model.provenance if teacher else None
-        bound = {"teacher": origin and origin.weights_sha256, "model.init": init and init.sha256}
-        with _loader(recipe, world, needs_prompts=stage.needs_prompts) as loader:
-            shown = partial(_shown, recipe, needs_prompts=stage.needs_prompts)
-            feed = Feed(loader.epoch, loader.batches_per_epoch, shown)
-            trainer = Trainer(recipe, stage, feed, output, world, bound=bound, report=report, clock=clock)
+        with _loader(recipe, world, stage, teacher) as loader:
+            feed = Feed(loader.epoch, loader.batches_per_epoch, partial(_shown, recipe, stage, teacher))
+            bound = {
+                "teacher": origin and origin.weights_sha256,
+                "model.init": init and init.sha256,
+                "stage.head_init": head and head.sha256,
+            }
+            files = partial(bound_files, recipe, loader, teacher)
+            trainer = Trainer(
+                recipe, stage, feed, output, world, bound=bound, files=files, report=report, clock=clock
+            )
             outcome = trainer.train()
         weights = None
         if not outcome.interrupted:
             name = "proposals" if recipe.stage.name == "proposals" else "model"
             weights = output / f"{name}.safetensors"
             if world.main:
-                write_student(weights, recipe, outcome.weights, teacher=origin, init=init, steps=outcome.step)
+                begun = [checkpoint for checkpoint in (init, head) if checkpoint is not None]
+                write_student(weights, recipe, outcome.weights, teacher=origin, begun=begun, steps=outcome.step)
         return Result(outcome, weights, world.main)
+
+
+def bound_files(recipe: Recipe, loader: Loader, teacher: Teacher | None) -> dict[str, Any]:
+    """What a run depends on beside its recipe and weights: the data's files, the prompts, the cache's kind.
+
+    Raises:
+        PictureError: a source's files cannot be looked at.
+    """
+    cache = teacher.cache if teacher else None
+    prompts = recipe.data.prompts.file if recipe.stage.name == "prompts" else ""
+    return {
+        "files": loader.digests(),
+        "prompts": sha256_of(Path(prompts)) if prompts else None,
+        "cache": asdict(cache.header) if cache else None,
+    }
 
 
 class _TimedTeacher(Teacher):
@@ -97,9 +130,12 @@ def _teacher(recipe: Recipe, world: World, clock: Stopwatch) -> Teacher | None:
     return _TimedTeacher(teacher, clock) if world.device.type == "cpu" else teacher
 
 
-def _stage(recipe: Recipe, model: Sam, teacher: Teacher | None) -> Stage:
+def _stage(recipe: Recipe, model: Sam, teacher: Teacher | None, begun: Checkpoint | None) -> Stage:
     if recipe.stage.name == "proposals":
-        return ProposalStage(model)
+        head = ProposalHead(Stages(model).widths)
+        if begun is not None:
+            load_proposals(head, begun.state, source=recipe.stage.head_init)
+        return ProposalStage(model, head)
     assert teacher is not None
     if recipe.stage.name == "encoder":
         return EncoderStage(model, teacher)
@@ -107,7 +143,8 @@ def _stage(recipe: Recipe, model: Sam, teacher: Teacher | None) -> Stage:
     return PromptStage(model, teacher, PromptOptions(**options))
 
 
-def _loader(recipe: Recipe, world: World, *, needs_prompts: bool) -> Loader:
+def _loader(recipe: Recipe, world: World, stage: Stage, teacher: Teacher | None) -> Loader:
+    origin = teacher.model.provenance if teacher else None
     return Loader(
         recipe.data,
         image_size=recipe.model.image_size,
@@ -117,15 +154,17 @@ def _loader(recipe: Recipe, world: World, *, needs_prompts: bool) -> Loader:
         seed=recipe.run.seed,
         box_probability=recipe.stage.box_probability,
         rounds=recipe.stage.rounds,
-        needs_prompts=needs_prompts,
+        needs_prompts=stage.needs_prompts,
+        every_box=stage.every_box,
+        teacher_sha256=origin.weights_sha256 if origin else None,
     )
 
 
-def _shown(recipe: Recipe, *, needs_prompts: bool) -> Batch:
+def _shown(recipe: Recipe, stage: Stage, teacher: Teacher | None) -> Batch:
     """The first pictures of the run, as they are published."""
     data = replace(recipe.data, workers=0, augment=AugmentRecipe())
     small = replace(
         recipe, data=data, run=replace(recipe.run, batch_size=min(4, recipe.run.batch_size), accumulate=1)
     )
-    with _loader(small, World(), needs_prompts=needs_prompts) as loader:
+    with _loader(small, World(), stage, teacher) as loader:
         return next(iter(loader.epoch(0)))

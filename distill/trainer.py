@@ -63,7 +63,7 @@ class Outcome:
         weights: the student's state to use, by the model's own names.
         loss: the last logged one; None where nothing was logged.
         bad_steps: steps that were skipped.
-        corrupt: one line on the pictures that this process could not use.
+        corrupt: one line on what could not be used, in all processes together.
     """
 
     step: int
@@ -83,11 +83,13 @@ class Trainer:
         output: the run folder: new, or one that the same recipe began.
         world: the processes; the folder is the main one's, the others need not see it.
         bound: what else the numbers depend on, by name, such as the teacher's sha256.
+        files: gives more of it, from files that only the main process needs to look at.
         report: takes lines for people; called in the main process only.
         clock: takes the time of the stage's inner parts as well, if they are given it.
 
     Raises:
-        UsageError: the recipe asks for what this machine or this number of processes cannot do.
+        UsageError: the recipe asks for what this machine or this number of processes cannot do, or for a warm-up
+            that is longer than the run.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Trainer:
         world: World,
         *,
         bound: dict[str, Any] | None = None,
+        files: Callable[[], dict[str, Any]] = dict,
         report: Callable[[str], None] = lambda _: None,
         clock: Stopwatch | None = None,
     ) -> None:
@@ -107,14 +110,22 @@ class Trainer:
             raise UsageError(f"the pictures do not fill one batch of {run.batch_size}", hint="lower run.batch_size")
         self.recipe, self.stage, self.feed, self.output, self.world = recipe, stage, feed, output, world
         self.steps = run.steps or run.epochs * feed.per_epoch
+        warmup = recipe.optim.warmup_epochs * feed.per_epoch
+        if warmup > self.steps:
+            raise UsageError(
+                f"optim.warmup_epochs = {recipe.optim.warmup_epochs:g} is {warmup:g} steps, the run has {self.steps}",
+                hint="lower optim.warmup_epochs, or raise run.steps or run.epochs",
+            )
         self.updater = Updater(stage, recipe, world)
         self.checkpoints = Checkpoints(output / "checkpoints", keep=run.keep)
         self.log = RunLog(output / "log.jsonl")
         self.clock = clock or Stopwatch()
         self.report = report if world.main else lambda _: None
         self._bound = {"processes": world.size, "batches an epoch": feed.per_epoch} | (bound or {})
+        self._files = files
         self._step = self._bad = self._bad_in_a_row = self._pictures = 0
         self._seen = CorruptReport()
+        self._told: list[str] = []
         self._window = Window()
         self._shown: Batch | None = None
 
@@ -122,7 +133,7 @@ class Trainer:
         """Run to the end, or until SIGINT or SIGTERM; then a checkpoint is written first.
 
         Raises:
-            UsageError: the run folder belongs to another recipe, number of processes or data.
+            UsageError: the run folder belongs to another recipe, another number of processes, or other bound files.
             StorageError: the folder holds something else or is in use, or something cannot be written; the
                 checkpoints before stay whole.
             WeightsError: there are checkpoints, and none can be read.
@@ -134,7 +145,7 @@ class Trainer:
             with _stop_signals() as stop, closing(self._batches()) as batches:
                 interrupted = self._loop(batches, stop)
             if self._bad >= self.steps:
-                raise EdgeSamError("every step was skipped: nothing was trained", hint=str(self._seen))
+                raise EdgeSamError("every step was skipped: nothing was trained", hint=str(self._survey()[0]))
             checkpoint = self._save()
             if not interrupted and self.world.main:
                 self._draw()
@@ -155,8 +166,7 @@ class Trainer:
             if stopping:
                 return True
             rate = learning_rate(self.recipe.optim, self._step, steps=self.steps, per_epoch=self.feed.per_epoch)
-            for name, reason in self._seen.add(batch):
-                self.report(f"warning: skipped {name}: {reason}")
+            self._seen.add(batch)
             with self.clock.measure("student"):
                 # All processes must take part in a step, or none.
                 nothing = Update(0.0, 0.0, {}, "a process's share has no picture that can be read")
@@ -190,6 +200,7 @@ class Trainer:
         self._bad_in_a_row += 1
         self.report(f"warning: step {self._step} skipped: {update.problem}")
         if self._bad_in_a_row >= self.recipe.run.max_bad_steps:
+            self._survey()  # the pictures that it may be about
             paths = self.checkpoints.paths()
             last = f"the last good checkpoint is {paths[0]}" if paths else "there is no checkpoint yet"
             raise EdgeSamError(
@@ -197,12 +208,21 @@ class Trainer:
                 hint=f"{last}; try a lower optim.lr or a smaller optim.clip in a new folder",
             )
 
+    def _survey(self) -> tuple[CorruptReport, dict[str, str]]:
+        """What all processes could not use, and the names in it that are told for the first time; tells them."""
+        every = CorruptReport.of_all(self.world.gather(self._seen))
+        fresh = {name: reason for name, reason in every.reasons.items() if name not in self._told}
+        self._told += fresh
+        for name, reason in fresh.items():
+            self.report(f"warning: skipped {name}: {reason}")
+        return every, fresh
+
     def _write_log(self, rate: float, left: float) -> None:
         """One entry: means over the steps since the last, over all processes."""
-        window, corrupt = Window(), 0
-        for sums, found in self.world.gather((self._window.sums, self._seen.corrupt)):
+        window = Window()
+        for sums in self.world.gather(self._window.sums):
             window.merge(sums)
-            corrupt += found
+        seen, fresh = self._survey()
         seconds, means = self.clock.take(), window.means()
         speed = self._pictures / max(seconds["all"], 1e-9)
         self._window, self._pictures = Window(), 0
@@ -216,7 +236,9 @@ class Trainer:
             **means,
             "lr": rate,
             "bad_steps": self._bad,
-            "corrupt": corrupt,
+            "corrupt": seen.corrupt,
+            "newly_corrupt": fresh,
+            "empty_objects": seen.empty,
             "images_per_second": round(speed, 2),
             "data_wait": round(seconds.get("data", 0.0) / max(seconds["all"], 1e-9), 4),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -248,6 +270,7 @@ class Trainer:
                 "step": self._step,
                 "bad_steps": [self._bad, self._bad_in_a_row],
                 "pictures": self._pictures,
+                "told": self._told,
                 "processes": [list(values) for values in own],
                 "training": self.updater.state_dict(),
             }
@@ -270,7 +293,7 @@ class Trainer:
             raise error
         if content is None:
             return
-        self._step, self._pictures = content["step"], content["pictures"]
+        self._step, self._pictures, self._told = content["step"], content["pictures"], content["told"]
         self._bad, self._bad_in_a_row = content["bad_steps"]
         self.updater.load_state_dict(content["training"])
         random, self._window.sums, seen = content["processes"][self.world.rank]
@@ -279,6 +302,7 @@ class Trainer:
 
     def _prepare(self) -> dict[str, Any] | None:
         """The checkpoint to continue from, after all that could speak against it."""
+        self._bound |= self._files()
         kept = self.output / "recipe.toml"
         if not kept.exists():
             names = {path.name for path in self.output.iterdir() if not path.name.startswith(".")}
@@ -304,9 +328,12 @@ class Trainer:
         changed = [text.removeprefix("recipe.") for text in differences(before, now)]
         if changed:
             more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+            begin = f'model.init = "{self.output / "model.safetensors"}" and model.decoder_init = "init"'
+            if self.recipe.stage.name == "proposals":
+                begin = f'stage.head_init = "{self.output / "proposals.safetensors"}"'
             raise UsageError(
                 f"{self.output} was begun with other settings: {'; '.join(changed[:_SHOWN])}{more}",
-                hint="continue with the same, or start a new folder with model.init set to the weights of this one",
+                hint=f"continue with the same, or begin a new folder with {begin}",
             )
 
     def _outcome(self, interrupted: bool, checkpoint: Path) -> Outcome:
@@ -318,7 +345,7 @@ class Trainer:
             weights=self.updater.trained(),
             loss=losses[-1] if losses else None,
             bad_steps=self._bad,
-            corrupt=str(self._seen),
+            corrupt=str(self._survey()[0]),
         )
 
 

@@ -179,7 +179,8 @@ def _rows(batch: Batch, start: int, stop: int) -> Batch:
     if prompts is not None:
         own = (prompts.image >= start) & (prompts.image < stop)
         image, boxes, points = prompts.image[own] - start, prompts.boxes[own], prompts.points[own]
-        prompts = Prompts(image, boxes, points, prompts.uniform[own], prompts.kind)
+        crowd = None if prompts.crowd is None else prompts.crowd[own]
+        prompts = Prompts(image, boxes, points, prompts.uniform[own], prompts.kind, crowd)
     originals = None if batch.originals is None else batch.originals[start:stop]
     return Batch(
         batch.names[start:stop], batch.frames[start:stop], batch.sizes[start:stop], prompts, originals=originals

@@ -56,18 +56,26 @@ class View:
             The box, clipped to what is shown, and the point, in pixels of the frame; None where the point is not
             shown or the box is empty.
         """
-        resize = ResizeLongestSide(self.longest)
-        limit = np.array(self.size[::-1], dtype=np.float64)
-        corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
-        moved = np.concatenate([corners, np.asarray(point, dtype=np.float64)[None]])
-        moved = resize.apply_coords(moved, self.original) - np.array(self.corner[::-1])
-        if self.flipped:
-            moved[:, 0] = limit[0] - moved[:, 0]
-            moved[:2, 0] = moved[1::-1, 0]
-        corners, place = np.clip(moved[:2], 0, limit), moved[2]
-        if not ((corners[1] > corners[0]).all() and (place >= 0).all() and (place <= limit).all()):
+        shown, place = self.box(box), self._moved(np.asarray(point, dtype=np.float64)[None])[0]
+        if shown is None or not ((place >= 0).all() and (place <= self.size[::-1]).all()):
             return None
-        return corners.reshape(4), place
+        return shown, place
+
+    def box(self, box: npt.ArrayLike) -> npt.NDArray[np.float64] | None:
+        """A box (x1, y1, x2, y2) of the picture, clipped to what is shown; None where nothing of it is."""
+        moved = self._moved(np.asarray(box, dtype=np.float64).reshape(2, 2))
+        if self.flipped:
+            moved[:, 0] = moved[::-1, 0]
+        corners = np.clip(moved, 0, self.size[::-1])
+        return corners.reshape(4) if (corners[1] > corners[0]).all() else None
+
+    def _moved(self, coordinates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Coordinates N x 2 of the picture in pixels of the frame, wherever they fall."""
+        resize = ResizeLongestSide(self.longest)
+        moved: npt.NDArray[np.float64] = resize.apply_coords(coordinates, self.original) - self.corner[::-1]
+        if self.flipped:
+            moved[:, 0] = self.size[1] - moved[:, 0]
+        return moved
 
     def whole(self, image_size: int) -> View:
         """The same view, but of the whole picture, filling the frame."""

@@ -24,6 +24,7 @@ class Prompts:
             the sample (seed, epoch, place in the epoch), so a result depends neither on the number of
             processes nor on where a run was interrupted.
         kind: which of boxes and points this batch prompts with.
+        crowd: bool P, boxes of groups, which are neither objects nor background; None where none is one.
     """
 
     image: Tensor
@@ -31,6 +32,7 @@ class Prompts:
     points: Tensor
     uniform: Tensor
     kind: Literal["box", "point"]
+    crowd: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -43,7 +45,7 @@ class Prompts:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Prompts:
         image, boxes, points, uniform = map(change, (self.image, self.boxes, self.points, self.uniform))
-        return Prompts(image, boxes, points, uniform, self.kind)
+        return Prompts(image, boxes, points, uniform, self.kind, None if self.crowd is None else change(self.crowd))
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Batch:
         prompts: None where the stage needs none.
         corrupt: samples of this batch that could not be used: (name, reason).
         originals: int64 B x 2, (height, width) of each picture as published; stays on the CPU.
+        empty: annotated objects of these pictures that were passed over because nothing is in them.
     """
 
     names: list[str]
@@ -65,6 +68,7 @@ class Batch:
     prompts: Prompts | None = None
     corrupt: list[tuple[str, str]] = field(default_factory=list)
     originals: Tensor | None = None
+    empty: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,13 +76,13 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         prompts = self.prompts.to(device) if self.prompts is not None else None
         frames, sizes = self.frames.to(device, non_blocking=True), self.sizes.to(device, non_blocking=True)
-        return Batch(self.names, frames, sizes, prompts, self.corrupt, self.originals)
+        return Batch(self.names, frames, sizes, prompts, self.corrupt, self.originals, self.empty)
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from where copies to a GPU do not wait; DataLoader calls it."""
         prompts = self.prompts.pin_memory() if self.prompts is not None else None
         frames, sizes = self.frames.pin_memory(), self.sizes.pin_memory()
-        return Batch(self.names, frames, sizes, prompts, self.corrupt, self.originals)
+        return Batch(self.names, frames, sizes, prompts, self.corrupt, self.originals, self.empty)
 
 
 def valid_pixels(sizes: Tensor, side: int) -> Tensor:

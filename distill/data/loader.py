@@ -5,10 +5,9 @@ of B / W, in order: together they train on the same pictures whatever W is. What
 whole batch is not used; epochs shorter than their sources continue where the one before would have ended, so
 shuffled training comes to those pictures too.
 
-Processes may get different numbers of prompts, and of pictures where some are corrupt. Losses are means over the
-pictures of a process, and gradients are averaged over processes: each picture then counts 1 / B of the step as long
-as none of the batch is corrupt, however many prompts it has. Where one process has fewer pictures, each of these
-counts a little more.
+Processes may get different numbers of prompts, and of pictures where some are corrupt. The engine knows how many
+pictures of a batch all processes have together, and each of them counts the same in the step, however many prompts
+it has and whoever got it.
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ class Loader:
         box_probability: how often a batch is prompted with boxes rather than points.
         rounds: of correction points that random numbers are needed for.
         needs_prompts: whether batches carry prompts; pictures without an object are then corrupt.
+        every_box, teacher_sha256: as :class:`~distill.data.dataset.PictureDataset`.
 
     Raises:
         UsageError: the batch cannot be split, an epoch is smaller than a batch, or the recipe's sources or prompts
@@ -67,13 +67,15 @@ class Loader:
         box_probability: float,
         rounds: int,
         needs_prompts: bool,
+        every_box: bool = False,
+        teacher_sha256: str | None = None,
     ) -> None:
         if batch_size % world:
             hint = f"choose run.batch_size as a multiple of {world}"
             raise UsageError(f"a batch of {batch_size} cannot be split over {world} processes", hint=hint)
         self._batch_size, self._seed, self._box_probability = batch_size, seed, box_probability
         self._share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
-        sources = [open_source(source.spec) for source in data.sources]
+        sources = self._sources = [open_source(source.spec) for source in data.sources]
         weights = [source.weight for source in data.sources]
         published = data.order == "published"
         self._mix = Mix(sources, weights, epoch_size=data.epoch_size, seed=seed, published=published)
@@ -83,7 +85,14 @@ class Loader:
                 hint="choose a smaller run.batch_size or a larger data.epoch_size, or add sources",
             )
         dataset = PictureDataset(
-            sources, data, image_size=image_size, seed=seed, rounds=rounds, needs_prompts=needs_prompts
+            sources,
+            data,
+            image_size=image_size,
+            seed=seed,
+            rounds=rounds,
+            needs_prompts=needs_prompts,
+            every_box=every_box,
+            teacher_sha256=teacher_sha256,
         )
         self._processes = data.workers
         self._plan = _Plan()
@@ -92,6 +101,14 @@ class Loader:
     @property
     def batches_per_epoch(self) -> int:
         return len(self._mix) // self._batch_size
+
+    def digests(self) -> dict[str, str]:
+        """What the files of each source are, by its spec; see :meth:`Source.digest`.
+
+        Raises:
+            PictureError: they cannot be looked at.
+        """
+        return {source.spec: source.digest() for source in self._sources}
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0, from one of them on; those before are not read.

@@ -44,11 +44,14 @@ class PromptBook:
         self.path, self.header, self._places = path, header, places
 
     @classmethod
-    def open(cls, path: Path | str) -> PromptBook:
+    def open(cls, path: Path | str, *, teacher_sha256: str | None = None) -> PromptBook:
         """Check a file as a whole and remember where each picture's line is.
 
+        Args:
+            teacher_sha256: the teacher that the prompts are to come from; None for any.
+
         Raises:
-            UsageError: there is no such file, or it is something else.
+            UsageError: there is no such file, it is something else, or another teacher's.
             EdgeSamError: it is damaged, unfinished or of an unknown version.
         """
         path = Path(path)
@@ -58,6 +61,9 @@ class PromptBook:
                 f"{path} ends within a line: its writing was interrupted",
                 hint="run `edgesam-mobile teach` again: it goes on where it stopped",
             )
+        if teacher_sha256 is not None and header["teacher_sha256"] != teacher_sha256:
+            made = f"teacher {header['teacher_sha256'][:12]}, not by {teacher_sha256[:12]}"
+            raise UsageError(f"the prompts in {path} were made by {made}", hint=_ANEW)
         return cls(path, header, places)
 
     def __len__(self) -> int:
@@ -67,18 +73,19 @@ class PromptBook:
         """The pictures' names, in the order in which the teacher saw them."""
         return iter(self._places)
 
-    def get(self, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-        """Boxes float32 N x 4 and points float32 N x 2 in pixels of the published picture; N may be 0.
+    def get(self, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], bytes] | None:
+        """Boxes float32 N x 4 and points float32 N x 2 in pixels of the published picture, and its fingerprint.
 
-        None where the teacher never saw a picture of that name.
+        N may be 0. None where the teacher never saw a picture of that name.
         """
         if name not in self._places:
             return None
         with self.path.open("rb") as stream:
             stream.seek(self._places[name])
             line = stream.readline()
-        rows = np.array(json.loads(line.split(b"\t")[2])["prompts"], dtype=np.float32).reshape(-1, 6)
-        return rows[:, :4].copy(), rows[:, 4:].copy()
+        noted = json.loads(line.split(b"\t")[2])
+        rows = np.array(noted["prompts"], dtype=np.float32).reshape(-1, 6)
+        return rows[:, :4].copy(), rows[:, 4:].copy(), bytes.fromhex(noted["fingerprint"])
 
 
 class PromptWriter:

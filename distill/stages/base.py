@@ -19,10 +19,12 @@ class Stage(nn.Module):
     Attributes:
         model: the student; frozen parts have ``requires_grad`` False.
         needs_prompts: whether batches must carry prompts.
+        every_box: whether these are all annotated boxes, crowds among them, rather than some prompts.
     """
 
     model: Sam
     needs_prompts = False
+    every_box = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch, a mean over its pictures, under ``"loss"``, and detached scalars to log."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.data.batch import Batch, normalise
+from distill.data.batch import Batch, Prompts, normalise
 from distill.matching import IGNORED, POSITIVE, match
 from distill.stages.base import Stage
 from distill.stages.compare import MOST, Comparison
@@ -32,7 +32,7 @@ _HUBER, _BOX_WEIGHT = 0.1, 50.0
 
 
 class ProposalStage(Stage):
-    """Trains the proposal head on batches that carry every box of their pictures.
+    """Trains the proposal head on batches that carry every box of their pictures, crowds marked as such.
 
     The head becomes ``model.proposals``, so that whatever keeps the model keeps the head; its keys in the model's
     state begin with ``proposals.``. A checkpoint for use holds the head alone
@@ -46,7 +46,7 @@ class ProposalStage(Stage):
         UsageError: the model's encoder is no RepViT, or its input no multiple of 128 pixels.
     """
 
-    needs_prompts = True
+    needs_prompts = every_box = True
     anchors: Tensor
     corners: Tensor
 
@@ -114,7 +114,7 @@ class ProposalStage(Stage):
         rule = PriorRule()
         shown = []
         for row in range(min(len(batch), MOST)):
-            own = (batch.prompts.image == row).nonzero().flatten()[:1]
+            own = ((batch.prompts.image == row) & ~_crowds(batch.prompts)).nonzero().flatten()[:1]
             size = (int(batch.sizes[row, 0]), int(batch.sizes[row, 1]))
             boxes = torch.stack(decode(deltas[row].unbind(), Anchors(*self.anchors)))
             proposals = select_proposals(boxes, logits[row].sigmoid(), size, rule)
@@ -138,11 +138,20 @@ class ProposalStage(Stage):
         labels, matched = [], []
         prompts = batch.prompts
         for row in range(len(batch)):
-            boxes = _at_least_a_pixel(prompts.boxes[prompts.image == row] if prompts else self.corners[:0])
-            found, index = match(self.corners, boxes)
+            every = crowds = self.corners[:0]
+            if prompts:
+                own, crowd = prompts.image == row, _crowds(prompts)
+                every, crowds = prompts.boxes[own & ~crowd], prompts.boxes[own & crowd]
+            boxes = _at_least_a_pixel(every)
+            found, index = match(self.corners, boxes, crowds)
             labels.append(found)
             matched.append(boxes[index[found == POSITIVE]])
         return torch.stack(labels), torch.cat(matched)
+
+
+def _crowds(prompts: Prompts) -> Tensor:
+    """Which boxes are of groups: bool P."""
+    return torch.zeros_like(prompts.image, dtype=torch.bool) if prompts.crowd is None else prompts.crowd
 
 
 def _focal(logits: Tensor, positive: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from small_data import data_recipe, write_sa1b
+from small_data import data_recipe, png, write_sa1b
 
 import distill.data.loader
 from distill.data.batch import Batch, Prompts
@@ -43,6 +44,7 @@ def loader(
     seed: int = 3,
     box_probability: float = 0.5,
     needs_prompts: bool = True,
+    every_box: bool = False,
     **options: Any,
 ) -> Loader:
     augment = AugmentRecipe(flip=0.5, scale=(0.7, 1.6), colour=0.3)
@@ -57,6 +59,7 @@ def loader(
         box_probability=box_probability,
         rounds=2,
         needs_prompts=needs_prompts,
+        every_box=every_box,
     )
 
 
@@ -182,6 +185,27 @@ def test_batches_of_nothing_but_corrupt_pictures_come_too(tmp_path: Path) -> Non
     spec = write_sa1b(tmp_path / "sa1b", 4, broken=range(4))
     with loader(spec, batch_size=2, workers=1) as reader:
         assert [(len(batch), len(batch.corrupt)) for batch in reader.epoch(0)] == [(0, 2), (0, 2)]
+
+
+def test_stage_3_reads_all_17_boxes_with_and_without_a_loader_process(tmp_path: Path) -> None:
+    """As COCO has them, with a crowd; ``per_image`` is below their number."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(png(64, 64))
+    boxes = [(3 * k, 2, 10, 20) for k in range(17)] + [(0, 0, 64, 30)]
+    objects = [
+        {"id": k, "image_id": 1, "bbox": box, "area": 200, "segmentation": [], "iscrowd": int(k == 17)}
+        for k, box in enumerate(boxes)
+    ]
+    content = {"images": [{"id": 1, "file_name": "a.png", "height": 64, "width": 64}], "annotations": objects}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    for workers in (0, 1):
+        options = {"batch_size": 1, "augment": AugmentRecipe(), "workers": workers, "every_box": True}
+        with loader(f"coco:{tmp_path}", **options) as reader:
+            (only,) = reader.epoch(0)
+        assert only.prompts is not None and only.prompts.crowd is not None
+        assert only.prompts.crowd.tolist() == [False] * 17 + [True]
+        expected = [[1.5 * k, 1, min(1.5 * k + 5, 32), 11] for k in range(17)] + [[0, 0, 32, 15]]
+        assert only.prompts.boxes.tolist() == expected
 
 
 def test_torchs_random_numbers_stay_as_they_are(pictures: str) -> None:

@@ -16,6 +16,7 @@ from distill.data.batch import Batch, Prompts
 from distill.data.dataset import PictureDataset, Place, Request
 from distill.data.prompt_book import PromptWriter
 from distill.data.report import CorruptReport
+from distill.embeddings import fingerprints
 from distill.recipe import AugmentRecipe, PromptsRecipe
 from edgesam_mobile.errors import PictureError, UsageError
 from edgesam_mobile.evaluate.data.samples import Instance, Sample
@@ -115,6 +116,7 @@ def test_crowds_and_empty_objects_are_no_prompts() -> None:
     hollow = Instance(3, empty.segmentation, (3.0, 3.0, 9.0, 9.0), 36.0)
     found = prompts(dataset(sample(crowd, empty, hollow, rectangle(4, SIZE, (5, 5, 10, 10)))), 0)
     assert found.boxes.tolist() == [[4, 4, 8, 8]]
+    assert batch(dataset(sample(crowd, empty, hollow, rectangle(4, SIZE, (5, 5, 10, 10)))), 0).empty == 2
     nothing = batch(dataset(sample(crowd, empty, hollow)), 0)
     assert nothing.corrupt == [("a.png", "no object to prompt with")]
 
@@ -122,9 +124,10 @@ def test_crowds_and_empty_objects_are_no_prompts() -> None:
 def test_the_teachers_prompts_come_from_its_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.tsv"
     boxes, points = np.array([[5, 5, 10, 10], [0, 0, 40, 20]]), np.array([[7.5, 7.5], [20, 10]])
+    (mark,) = fingerprints(batch(dataset(sample(), needs_prompts=False), 0).frames)
     with PromptWriter(path, teacher_sha256="0" * 64, image_size=SIDE, settings={}) as book:
         none = np.zeros((0, 4)), np.zeros((0, 2))
-        book.add([("a.png", b"", boxes.astype(np.float32), points.astype(np.float32)), ("b.png", b"", *none)])
+        book.add([("a.png", mark, boxes.astype(np.float32), points.astype(np.float32)), ("b.png", mark, *none)])
     data = dataset(
         sample(rectangle(1, SIZE, (1, 1, 9, 9))),
         sample(name="b.png"),
@@ -139,11 +142,63 @@ def test_the_teachers_prompts_come_from_its_file(tmp_path: Path) -> None:
     assert got.corrupt == [("b.png", "no object to prompt with"), ("c.png", f"not in {path}")]
 
 
+@pytest.mark.parametrize("augment", [AugmentRecipe(), AugmentRecipe(flip=1.0, scale=(2.0, 2.0), colour=0.5)])
+def test_a_picture_that_was_replaced_after_its_prompts_were_made_is_corrupt(
+    tmp_path: Path, augment: AugmentRecipe
+) -> None:
+    """The teacher may have seen it at another size than the student's; augmentation does not make it another."""
+    path, kept, replaced = tmp_path / "prompts.tsv", sample(size=(80, 160)), Sample("b.png", png(80, 160, seed=1))
+    seen = dataset(kept, sample(name="b.png", size=(80, 160)), needs_prompts=False)
+    row = np.array([[5, 5, 150, 75]], np.float32), np.array([[80, 40]], np.float32)
+    frames = seen[Request(0, "point", (Place(0, 0, 0), Place(1, 0, 1)))]
+    assert isinstance(frames, Batch)
+    with PromptWriter(path, teacher_sha256="0" * 64, image_size=SIDE, settings={}) as book:
+        book.add([(n, mark, *row) for n, mark in zip(frames.names, fingerprints(frames.frames), strict=True)])
+    made = PromptsRecipe(source="teacher", file=str(path))
+    data = PictureDataset(
+        [Samples(kept, replaced)], data_recipe(prompts=made, augment=augment), image_size=2 * SIDE, seed=0, rounds=1,
+        needs_prompts=True,
+    )  # fmt: skip
+    got = batch(data, 0, 1)
+    assert got.names == ["a.png"]
+    assert got.corrupt == [("b.png", f"not the picture whose prompts are in {path}")]
+
+
 def test_a_missing_file_of_prompts_is_refused_where_it_is_needed(tmp_path: Path) -> None:
     book = PromptsRecipe(source="teacher", file=str(tmp_path / "none"))
     with pytest.raises(UsageError, match="no file of prompts"):
         dataset(sample(), prompts=book)
     assert len(batch(dataset(sample(), prompts=book, needs_prompts=False), 0)) == 1
+
+
+def boxed(*instances: Instance, **options: Any) -> Batch:
+    """A picture as stage 3 gets it."""
+    data = PictureDataset(
+        [Samples(sample(*instances))], data_recipe(**options), image_size=SIDE, seed=0, rounds=1, needs_prompts=True,
+        every_box=True,
+    )  # fmt: skip
+    return batch(data, 0)
+
+
+def test_stage_3_gets_every_box_whatever_its_mask_and_crowds_apart() -> None:
+    """No mask is looked at: None of them could be decoded."""
+    objects = [Instance(k, None, (2.0 * k, 1.0, 2.0 * k + 5, 15.0), 1.0) for k in range(17)]
+    crowd, flat = Instance(17, None, (0, 0, 20, 10), 1.0, crowd=True), Instance(18, None, (3, 3, 3, 9), 1.0)
+    got = boxed(crowd, *objects, flat, prompts=per_image(2))
+    assert got.prompts is not None and got.prompts.crowd is not None
+    assert got.prompts.crowd.tolist() == [False] * 17 + [True]
+    expected = [[1.6 * k, 0.8, 1.6 * k + 4, 12] for k in range(17)] + [[0, 0, 16, 8]]
+    torch.testing.assert_close(got.prompts.boxes, torch.tensor(expected).clamp(max=32.0))
+    torch.testing.assert_close(got.prompts.points[0], torch.tensor([2, 6.4]))
+    assert got.empty == 1 and got.prompts.uniform.shape == (18, 1)
+    assert boxed(crowd).corrupt == [("a.png", "no object to prompt with")]
+
+
+def test_stage_3_keeps_what_is_still_seen_of_a_cropped_object() -> None:
+    whole = Instance(1, None, (0.0, 0.0, 40.0, 20.0), 1.0, point=(0.5, 0.5))
+    got = boxed(whole, augment=AugmentRecipe(scale=(3.0, 3.0)))
+    assert got.prompts is not None
+    assert got.sizes.tolist() == [[32, 32]] and got.prompts.boxes.tolist() == [[0, 0, 32, 32]]
 
 
 def test_corrupt_pictures_are_named_with_their_reason() -> None:
@@ -206,11 +261,22 @@ def test_a_report_counts_all_and_names_the_first() -> None:
     empty = torch.zeros(0)
     report = CorruptReport()
     assert str(report) == "0 pictures used, none was corrupt"
-    assert report.add(Batch(["a", "b"], empty, empty)) == []
-    assert report.add(Batch(["c"], empty, empty, corrupt=[("d", "cut short")])) == [("d", "cut short")]
-    assert report.add(Batch([], empty, empty, corrupt=[("d", "cut short"), ("e", "empty")])) == [("e", "empty")]
+    report.add(Batch(["a", "b"], empty, empty))
+    report.add(Batch(["c"], empty, empty, corrupt=[("d", "cut short")]))
+    report.add(Batch([], empty, empty, corrupt=[("d", "cut short"), ("e", "empty")]))
     assert (report.used, report.corrupt) == (3, 3)
     assert str(report) == "3 of 6 pictures could not be used: d (cut short), e (empty)"
     report.add(Batch([], empty, empty, corrupt=[(f"f{number}", "gone") for number in range(1000)]))
     assert report.corrupt == 1003 and len(report.reasons) == 100
     assert str(report).endswith("f0 (gone) and at least 97 more")
+
+
+def test_reports_of_processes_add_up_and_empty_objects_are_not_pictures() -> None:
+    none = torch.zeros(0)
+    one, other = CorruptReport(), CorruptReport()
+    one.add(Batch(["a"], none, none, empty=2))
+    other.add(Batch(["b"], none, none, corrupt=[("c", "cut short")], empty=1))
+    assert str(one) == "1 pictures used, none was corrupt; 2 empty objects were left out"
+    both = "1 of 3 pictures could not be used: c (cut short); 3 empty objects were left out"
+    assert str(CorruptReport.of_all([one, other])) == both
+    assert str(one) == "1 pictures used, none was corrupt; 2 empty objects were left out"

@@ -73,6 +73,9 @@ def test_a_taught_cache_serves_the_training(teacher: Path, tmp_path: Path, dtype
     assert len(cache) == 4
     assert "4 were there already" in call("teach", *words, "--dtype", dtype).stdout
     assert call("distill", *words, "-o", tmp_path / "run").exit_code == 0
+    header = tmp_path / "cache" / "cache.json"
+    header.write_text(header.read_text().replace('"float32"', '"bfloat16"'))
+    assert 'cache.precision: "float32" -> "bfloat16"' in refusal(call("distill", *words, "-o", tmp_path / "run"), 2)
 
 
 @pytest.mark.slow

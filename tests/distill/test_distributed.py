@@ -67,8 +67,13 @@ def test_two_processes_with_unequal_shares_equal_one(tmp_path: Path, mode: str) 
 
 @pytest.mark.slow
 def test_where_one_process_has_no_picture_both_skip_the_step(tmp_path: Path) -> None:
-    together(ROOT / "tests" / "distill" / "two_processes.py", tmp_path / "two", "one has nothing")
-    assert [e["bad_steps"] for e in RunLog(tmp_path / "two" / "log.jsonl").entries()] == [0, 1, 1, 1, 1]
+    main, other = together(ROOT / "tests" / "distill" / "two_processes.py", tmp_path / "two", "one has nothing")
+    entries = RunLog(tmp_path / "two" / "log.jsonl").entries()
+    assert [e["bad_steps"] for e in entries] == [0, 1, 1, 1, 1]
+    assert [e["newly_corrupt"] for e in entries] == [{}, {"x.jpg": "cut short"}, {}, {}, {}]
+    assert "warning: skipped x.jpg: cut short" in main and other == ""
+    ends = [(tmp_path / f"corrupt {rank}").read_text() for rank in (0, 1)]
+    assert ends == ["1 of 20 pictures could not be used: x.jpg (cut short)"] * 2
     one, two = (torch.load(tmp_path / f"weights {rank}.pt") for rank in (0, 1))
     assert all(torch.equal(value, two[key]) for key, value in one.items())
 

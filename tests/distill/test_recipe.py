@@ -92,6 +92,11 @@ def test_an_impossible_value_is_refused_by_its_name(smallest: Path, setting: str
         (("teacher.cache=c", "data.augment.flip=0.5"), "teacher.cache holds plain pictures, but data.augment"),
         (("stage.name=proposals",), "stage proposals trains a head on a finished encoder"),
         (("stage.name=proposals", "model.init=m.safetensors"), "stage proposals needs boxes; images:photos has none"),
+        (
+            ("stage.name=proposals", "model.init=m.pt", "data.prompts.source=teacher", "data.prompts.file=p"),
+            "stage proposals trains on annotated boxes",
+        ),
+        (("stage.head_init=p.safetensors",), "stage encoder trains no head to begin with"),
         (("stage.mask_prompts=0.5", "stage.rounds=0"), "stage.mask_prompts needs correction rounds"),
         (("stage.iou_loss=1", "stage.freeze_decoder=true"), "stage.iou_loss trains the decoder"),
         (("stage.freeze_encoder=true", "stage.freeze_decoder=true"), "nothing to train"),

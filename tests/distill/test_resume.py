@@ -76,7 +76,8 @@ def test_a_changed_recipe_is_refused_with_what_changed(tmp_path: Path, settings:
     log = (tmp_path / "log.jsonl").read_bytes()
     with pytest.raises(UsageError, match=told) as refusal:
         trainer(tmp_path, recipe(*settings)).train()
-    assert "model.init" in str(refusal.value.hint)
+    assert f'model.init = "{tmp_path / "model.safetensors"}"' in str(refusal.value.hint)
+    assert 'model.decoder_init = "init"' in str(refusal.value.hint)
     assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
@@ -84,6 +85,12 @@ def test_another_teacher_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path, recipe(), bound={"teacher": "a" * 64}).train()
     with pytest.raises(UsageError, match="teacher: "):
         trainer(tmp_path, recipe(), bound={"teacher": "b" * 64}).train()
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, recipe(), files=lambda: {"files": {"images:photos": "a"}}).train()
+    with pytest.raises(UsageError, match=r'files\.images:photos: "a" -> "b"'):
+        trainer(tmp_path, recipe(), files=lambda: {"files": {"images:photos": "b"}}).train()
 
 
 def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
@@ -174,17 +181,19 @@ def logged(output: Path) -> list[tuple[int, float, float, float]]:
 
 @pytest.mark.slow
 def test_killed_and_started_again_the_loss_curve_is_the_same_bit_for_bit(tmp_path: Path) -> None:
-    """Killed three times on the way: before the first checkpoint, and at two later steps."""
+    """Killed three times on the way: before the first checkpoint, and at two later steps.
+
+    The unbroken run reads its pictures itself, the broken one has a loader process."""
     teacher = write_standin("edge-sam-tiny", tmp_path / "teacher.safetensors", 1, image_size=256)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole, teacher, workers=0))
     for step in (1, 4, 7):
-        with start(broken, teacher, workers=0) as process:
+        with start(broken, teacher, workers=1) as process:
             while process.poll() is None and not any(entry[0] >= step for entry in logged(broken)):
                 time.sleep(0.002)
             assert process.poll() is None, process.communicate()
             process.send_signal(signal.SIGKILL)
-    finish(start(broken, teacher, workers=0))
+    finish(start(broken, teacher, workers=1))
     assert [entry[0] for entry in logged(broken)] == list(range(1, 9))
     assert logged(broken) == logged(whole)
     one, other = (read_checkpoint(run / "model.safetensors").state for run in (whole, broken))

@@ -124,6 +124,29 @@ def test_a_box_beside_the_frame_takes_no_anchor() -> None:
     assert labels.tolist() == [NEGATIVE]
 
 
+def test_anchors_in_a_crowd_are_no_background() -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10], [6, 0, 16, 10], [4, 0, 14, 10], [50, 0, 60, 10], [2, 2, 8, 8]])
+    crowd, box = torch.tensor([[0.0, 0, 10, 40]]), torch.tensor([[2.0, 2, 8, 8]])
+    labels, index = match(anchors, box, crowd)
+    assert labels.tolist() == [IGNORED, NEGATIVE, IGNORED, NEGATIVE, POSITIVE] and index[4] == 0
+    assert match(anchors, box)[0].tolist() == [NEGATIVE] * 4 + [POSITIVE]
+    assert match(anchors, box[:0], crowd)[0].tolist() == [IGNORED, NEGATIVE, IGNORED, NEGATIVE, IGNORED]
+
+
+def test_a_crowd_is_neither_learnt_nor_taught_as_background(stage: ProposalStage) -> None:
+    stage.eval()
+    batch = batch_of([[[10.0, 20, 90, 110], [100, 30, 230, 190]]])
+    alone = stage(batch_of([[[10.0, 20, 90, 110]]]))
+    assert batch.prompts is not None
+    batch.prompts.crowd = torch.tensor([False, True])
+    marked = stage(batch)
+    assert marked["positives"] == alone["positives"] and marked["box"] == alone["box"]
+    assert marked["objectness"] < alone["objectness"]
+    batch.prompts.crowd = torch.tensor([True, False])
+    ((_, annotated, _),) = stage.comparison(batch)
+    assert annotated[30:190, 100:230].all() and not annotated[20:110, 10:90].any()
+
+
 def test_the_loss_is_that_of_a_naive_version(stage: ProposalStage) -> None:
     batch = batch_of([*TWO, []])
     for tower in (stage.head.objectness, stage.head.box):

@@ -157,7 +157,7 @@ def test_prompts_are_in_pixels_of_the_published_picture(tmp_path: Path) -> None:
         small, large = books[0].get(name), books[1].get(name)
         assert small is not None
         assert large is not None
-        np.testing.assert_allclose(2 * np.hstack(small), np.hstack(large), atol=0.011)
+        np.testing.assert_allclose(2 * np.hstack(small[:2]), np.hstack(large[:2]), atol=0.011)
         assert (large[0][:, 2:] <= [2 * SIDE, 2 * SIDE * 3 // 4]).all()
         count += len(small[0])
     assert count > 0

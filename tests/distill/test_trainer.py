@@ -135,6 +135,44 @@ def test_a_batch_without_a_picture_is_a_skipped_step(tmp_path: Path) -> None:
     assert "warning: skipped x.jpg: cut short" in told
 
 
+def test_what_could_not_be_used_is_logged_by_name_once(tmp_path: Path) -> None:
+    """Also where the run is cut off and goes on."""
+
+    def change(number: int, batch: Batch) -> Batch:
+        bad = [("x.jpg", "cut short")] if number in (1, 3) else [("y.jpg", "gone")] if number == 4 else []
+        return Batch(batch.names, batch.frames, batch.sizes, corrupt=bad, empty=number)
+
+    told: list[str] = []
+    stopped = trainer(
+        tmp_path, recipe(), feed(change=lambda n, b: stop_before(3)(n, change(n, b))), report=told.append
+    )
+    assert stopped.train().interrupted
+    again = trainer(tmp_path, recipe(steps=8), feed(change=change), report=told.append)
+    outcome = again.train()
+    assert [line for line in told if line.startswith("warning: ")] == [
+        "warning: skipped x.jpg: cut short",
+        "warning: skipped y.jpg: gone",
+    ]
+    entries = again.log.entries()
+    assert [(e["step"], e["newly_corrupt"]) for e in entries if e["newly_corrupt"]] == [
+        (2, {"x.jpg": "cut short"}),
+        (5, {"y.jpg": "gone"}),
+    ]
+    assert (entries[-1]["corrupt"], entries[-1]["empty_objects"]) == (3, sum(range(8)))
+    assert outcome.corrupt.startswith("3 of 19 pictures could not be used: x.jpg (cut short), y.jpg (gone)")
+
+
+def test_names_are_told_before_a_run_ends_for_them(tmp_path: Path) -> None:
+    def nothing(number: int, batch: Batch) -> Batch:
+        return Batch([], batch.frames[:0], batch.sizes[:0], corrupt=[(f"{number}.jpg", "cut short")])
+
+    told: list[str] = []
+    with pytest.raises(EdgeSamError, match="3 steps in a row"):
+        plan = recipe(max_bad_steps=3, log_every=100)
+        trainer(tmp_path, plan, feed(change=nothing), report=told.append).train()
+    assert [f"warning: skipped {number}.jpg: cut short" in told for number in range(3)] == [True] * 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path: Path, number: int) -> None:
     def change(at: int, batch: Batch) -> Batch:
@@ -262,6 +300,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_pictures_that_fill_no_batch_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="do not fill one batch of 2"):
         trainer(tmp_path, recipe(), replace(feed(), per_epoch=0))
+
+
+def test_a_warm_up_longer_than_the_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"warmup_epochs = 3 is 9 steps, the run has 8") as refusal:
+        trainer(tmp_path, recipe("optim.warmup_epochs=3"))
+    assert "optim.warmup_epochs" in str(refusal.value.hint)
+    trainer(tmp_path, recipe("optim.warmup_epochs=3", "run.steps=9"))
 
 
 def test_a_stopwatch_counts_inner_time_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ def main(output: Path, mode: str) -> None:
         plan = recipe(batch_size=4, accumulate=2 if mode == "portions" else 1, ema=0.5, steps=5)
         built = trainer(output, plan, feed(4, change, rows), world=world, report=print)
         outcome = built.train()
+        (output.parent / f"corrupt {world.rank}").write_text(outcome.corrupt)
         torch.save(outcome.weights, output.parent / f"weights {world.rank}.pt")
 
 

@@ -262,3 +262,40 @@ def test_data_that_is_not_there_is_named(tmp_path: Path, kind: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(PictureError, match="empty"):
         open_source(f"{kind}:{tmp_path / 'empty'}")
+
+
+@pytest.mark.parametrize("kind", ["sa1b", "images", "coco"])
+def test_a_digest_tells_of_changed_files(tmp_path: Path, kind: str) -> None:
+    """Of names, sizes, and COCO's file of annotations; what is the same elsewhere has the same."""
+
+    def made(name: str) -> Path:
+        if kind == "coco":
+            return coco(tmp_path / name, [annotation(1, 1, (4, 8, 20, 30))])
+        return put(tmp_path / name, sa1b_files())
+
+    def digest(folder: Path) -> str:
+        return open_source(f"{kind}:{folder}").digest()
+
+    folder = made("one")
+    before = digest(folder)
+    assert digest(folder) == before == digest(made("other"))
+    changed = [before]
+    picture = next(path for path in sorted(folder.rglob("*.jpg")))
+    picture.write_bytes(picture.read_bytes() + b"x")
+    changed.append(digest(folder))
+    if kind == "coco":
+        path = folder / "instances.json"
+        path.write_text(path.read_text().replace('"area": 600', '"area": 601'))
+    else:
+        picture.rename(folder / "sa_0.jpg")
+    changed.append(digest(folder))
+    assert len(set(changed)) == 3
+
+
+def test_a_digest_tells_of_a_changed_tar_and_of_other_shapes(tmp_path: Path) -> None:
+    tar(tmp_path / "a.tar", sa1b_files())
+    before = open_source(f"sa1b:{tmp_path}").digest()
+    tar(tmp_path / "a.tar", sa1b_files() | {"sa_2.jpg": jpeg(seed=9) + b"x"})
+    assert open_source(f"sa1b:{tmp_path}").digest() != before
+    assert open_source("generated:4").digest() == open_source("generated:4:0").digest()
+    assert open_source("generated:4").digest() != open_source("generated:4:1").digest()

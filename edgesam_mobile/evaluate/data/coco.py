@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zlib
@@ -11,8 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgesam_mobile.errors import PictureError
-from edgesam_mobile.evaluate.data.folders import unreadable
+from edgesam_mobile.evaluate.data.folders import file_size, unreadable
 from edgesam_mobile.evaluate.data.samples import CorruptSample, Instance, Sample
+from edgesam_mobile.files import sha256_of
 
 _RUN = 1024  # pictures that count as one shard
 _KEPT = ("id", "segmentation", "bbox", "area", "iscrowd", "category_id")
@@ -72,6 +74,15 @@ class CocoSource:
             raise CorruptSample(name, "the picture has gone") from error
         except OSError as error:
             raise unreadable(path, error) from error
+
+    def digest(self) -> str:
+        try:
+            found = hashlib.sha256(sha256_of(self.annotations).encode())
+        except OSError as error:
+            raise unreadable(self.annotations, error) from error
+        for name in self._names:
+            found.update(repr((name, file_size(self.images / name))).encode())
+        return found.hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,16 @@ class Shard:
             raise CorruptSample(self.name(index), "no annotations beside the picture")
         return self._read(index, _beside(self._file(index)), 1)
 
+    def traits(self) -> Iterator[bytes]:
+        """Names, places in a tar and sizes of its files; those of loose files are looked up."""
+        yield repr((self.prefix, self._names.dtype.str, len(self))).encode()
+        yield self._names.tobytes()
+        yield self._places.tobytes()
+        for index in range(0 if self.packed else len(self)):
+            name, there = self._file(index), self._places[index, :, 0] >= 0
+            files = [file for file, is_there in zip((name, _beside(name)), there, strict=True) if is_there]
+            yield repr([file_size(self.path / file) for file in files]).encode()
+
     def _file(self, index: int) -> str:
         return os.fsdecode(bytes(self._names[index]))
 
@@ -98,6 +109,14 @@ class Shards:
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.shards[number], index - (int(self._ends[number]) - self.sizes[number])
 
+    def digest(self) -> str:
+        """As :meth:`~edgesam_mobile.evaluate.data.samples.Source.digest`."""
+        found = hashlib.sha256()
+        for shard in self.shards:
+            for trait in shard.traits():
+                found.update(trait)
+        return found.hexdigest()
+
 
 class PictureSource:
     """Pictures without labels, from a tar, a folder of tars, a folder tree, or both.
@@ -120,6 +139,9 @@ class PictureSource:
     def __getitem__(self, index: int) -> Sample:
         shard, number = self._shards.place(index)
         return Sample(shard.name(number), shard.picture(number))
+
+    def digest(self) -> str:
+        return self._shards.digest()
 
 
 def find_shards(path: Path, *, annotated: bool) -> Shards:
@@ -145,6 +167,20 @@ def find_shards(path: Path, *, annotated: bool) -> Shards:
     if not len(found):
         raise PictureError(f"no pictures in {path}", hint=f"pictures end in {', '.join(_PICTURES)}; tars in .tar")
     return found
+
+
+def file_size(path: Path) -> int | None:
+    """Bytes of a file; None where it has gone.
+
+    Raises:
+        PictureError: the operating system refuses to tell.
+    """
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: OSError) -> PictureError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 
@@ -48,6 +49,9 @@ class GeneratedSource:
         Image.fromarray(picture).save(stream, format="PNG", compress_level=1)
         instances = tuple(_instance(index * 100 + number, mask) for number, mask in enumerate(masks, 1))
         return Sample(f"generated-{self.seed}-{index:06d}.png", stream.getvalue(), instances, index, size)
+
+    def digest(self) -> str:
+        return hashlib.sha256(f"{self.count}:{self.seed}".encode()).hexdigest()
 
 
 def _draw(random: np.random.Generator, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], list[Bools]]:

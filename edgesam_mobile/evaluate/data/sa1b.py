@@ -38,6 +38,9 @@ class Sa1bSource:
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise CorruptSample(name, f"its annotations cannot be read: {_told(error)}") from error
 
+    def digest(self) -> str:
+        return self._shards.digest()
+
 
 def _instance(annotation: dict[str, Any], size: tuple[int, int]) -> Instance:
     identifier = int(annotation["id"])

@@ -107,3 +107,10 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """Raises: CorruptSample where the sample's files are damaged; IndexError past the end."""
         ...
+
+    def digest(self) -> str:
+        """SHA-256 of what can be told without reading pictures: names, sizes, and a file of all annotations.
+
+        Raises: PictureError where the files cannot be looked at.
+        """
+        ...
