@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from distill.stages.base import Stage
 from distill.stages.encoder import EncoderStage
 from distill.stages.prompts import PromptOptions, PromptStage
 from distill.teacher import Teacher
+from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model
 
@@ -66,9 +68,24 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=16, help="of a picture")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--data", help="as a recipe's, such as images:FOLDER of photographs; else pictures made in code"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    batch = made_up(chosen.pictures, chosen.prompts, chosen.image_size)
+    data = chosen.data or f"generated:{8 * chosen.pictures}"
+    try:
+        read = reading(data, chosen.image_size, chosen.pictures, chosen.prompts)
+        batch = prompted(next(read), chosen.prompts)
+        if batch.corrupt:
+            sys.exit("error: {} cannot be used: {}".format(*batch.corrupt[0]))
+        measure(chosen, data, batch, read)
+    except EdgeSamError as error:
+        sys.exit(f"error: {error.message}")
+
+
+def measure(chosen: argparse.Namespace, data: str, batch: Batch, read: Iterator[Batch]) -> None:
+    """Both tables, of one batch; ``read`` goes on to be read from, to time that."""
     embeddings = torch.randn(chosen.pictures, 256, chosen.image_size // 16, chosen.image_size // 16)
 
     def student() -> Sam:
@@ -76,47 +93,40 @@ def main() -> None:
 
     teacher = KnownTeacher(student().requires_grad_(False), embeddings)
     print(f"{chosen.model} at {chosen.image_size}, {chosen.pictures} pictures of {chosen.prompts} prompts, ", end="")
-    print(f"{chosen.threads} threads, {chosen.repeats} repeats, torch {torch.__version__}\n")
-    print(
-        "| what | plain, processor s | ours, processor s | times faster [least, most] | on the wall | target | met |"
-    )
-    print("|--|--|--|--|--|--|--|")
+    print(f"{data}, {chosen.threads} threads, {chosen.repeats} repeats, torch {torch.__version__}\n")
+    columns = ("what", "plain, processor s", "ours, processor s", "times faster [least, most]", "on the wall")
+    print(f"| {' | '.join(columns)} | plain, rate on the wall | ours, rate on the wall | target | met |")
+    print("|--|--|--|--|--|--|--|--|--|")
     repeats, prompts = chosen.repeats, chosen.pictures * chosen.prompts
+    images, asked = (chosen.pictures, "images/s"), (prompts, "prompts/s")
     for masks in (1, 4):
         answers = Answers.made_up(batch, masks, chosen.image_size // 4)
         ours, plain = answers.ours, answers.plain
         kind = "box" if masks == 1 else "point"
-        compared(f"sampling and loss, {prompts} {kind} prompts", plain, ours, repeats, SAMPLING_TARGET)
+        compared(f"sampling and loss, {prompts} {kind} prompts", plain, ours, repeats, SAMPLING_TARGET, asked)
     stage = EncoderStage(student(), teacher)
     ours, plain = step(stage, batch, quick=True), plain_feature_step(student(), embeddings, batch)
-    compared(f"stage 1, {chosen.pictures} pictures", plain, ours, repeats, STEP_TARGET)
+    compared(f"stage 1, {chosen.pictures} pictures", plain, ours, repeats, STEP_TARGET, images)
     stage = PromptStage(student(), teacher, PromptOptions())
     ours, plain = step(stage, batch, quick=True), plain_prompt_step(student(), teacher, batch)
-    compared(f"stage 2, {prompts} box prompts", plain, ours, repeats, STEP_TARGET)
-    print("\n| step | data | teacher | forward and loss | backward | optimiser | processor s in all |")
-    print("|--|--|--|--|--|--|--|")
-    read = reading(chosen.image_size, chosen.pictures, chosen.prompts)
+    compared(f"stage 2, {prompts} box prompts", plain, ours, repeats, STEP_TARGET, asked)
+    columns = ("data", "teacher", "forward and loss", "backward", "optimiser", "processor s in all")
+    print(f"\n| step | {' | '.join(columns)} | rate on the wall |")
+    print("|--|--|--|--|--|--|--|--|")
     looking = Teacher(untrained_model("mobile-sam", image_size=chosen.image_size).requires_grad_(False))
-    for name, stage in (
-        ("stage 1", EncoderStage(student(), teacher)),
-        ("stage 2", PromptStage(student(), teacher, PromptOptions())),
+    for name, stage, counted in (
+        ("stage 1", EncoderStage(student(), teacher), images),
+        ("stage 2", PromptStage(student(), teacher, PromptOptions()), asked),
     ):
-        broken_down(name, stage, looking, batch, read, repeats)
+        broken_down(name, stage, looking, batch, read, repeats, counted)
 
 
-def made_up(pictures: int, prompts: int, side: int) -> Batch:
-    """Landscape pictures of noise with boxes, and points in the boxes' middles."""
-    image = torch.arange(pictures).repeat_interleave(prompts)
-    sizes = torch.tensor([[side * 3 // 4, side]]).expand(pictures, 2)
-    corners = torch.rand(len(image), 2, 2).mul(torch.tensor([side, side * 3 // 4])).sort(1).values
+def prompted(batch: Batch, prompts: int) -> Batch:
+    """The pictures with as many random boxes each, whatever they show, and points in the boxes' middles."""
+    image = torch.arange(len(batch)).repeat_interleave(prompts)
+    corners = torch.rand(len(image), 2, 2).mul(batch.sizes.flip(1)[image][:, None]).sort(1).values
     boxes, middles = corners.flatten(1), corners.mean(1)
-    frames = torch.randint(0, 256, (pictures, 3, side, side), dtype=torch.uint8) * valid_pixels(sizes, side)[:, None]
-    return Batch(
-        [str(n) for n in range(pictures)],
-        frames,
-        sizes,
-        Prompts(image, boxes, middles, torch.rand(len(image), 1), "box"),
-    )
+    return replace(batch, prompts=Prompts(image, boxes, middles, torch.rand(len(image), 1), "box"))
 
 
 @dataclass
@@ -244,8 +254,18 @@ def plain_prompt_step(model: Sam, teacher: KnownTeacher, batch: Batch) -> Callab
     return run
 
 
-def compared(what: str, plain: Callable[[], None], ours: Callable[[], None], repeats: int, target: float) -> None:
-    """One row; the two take turns, so that what else the machine does touches both."""
+def compared(
+    what: str,
+    plain: Callable[[], None],
+    ours: Callable[[], None],
+    repeats: int,
+    target: float,
+    counted: tuple[int, str],
+) -> None:
+    """One row; the two take turns, so that what else the machine does touches both.
+
+    ``counted`` is what one call works on, and the unit of the rate that this makes.
+    """
     clocks, first = (Clock(), Clock()), Clock()
     plain(), ours()
     first.time(plain)
@@ -258,15 +278,18 @@ def compared(what: str, plain: Callable[[], None], ours: Callable[[], None], rep
     met = "yes" if ratios[0] >= target else "no" if ratios[-1] < target else "not in every repeat"
     seconds = " | ".join(f"{statistics.median(clock.used):.4f}" for clock in clocks)
     spread = f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-    print(f"| {what} | {seconds} | {spread} | {walls:.2f} | at least {target:g} | {met} |", flush=True)
+    rates = " | ".join(rate(counted, statistics.median(clock.wall)) for clock in clocks)
+    print(f"| {what} | {seconds} | {spread} | {walls:.2f} | {rates} | at least {target:g} | {met} |", flush=True)
 
 
-def reading(side: int, pictures: int, prompts: int) -> Iterator[Batch]:
-    """Batches of generated pictures, read in this process without end."""
-    count = 8 * pictures
-    data = DataRecipe(
-        sources=(SourceRecipe(spec=f"generated:{count}"),), workers=0, prompts=PromptsRecipe(per_image=prompts)
-    )
+def rate(counted: tuple[int, str], seconds: float) -> str:
+    """Such as ``4.3 images/s``."""
+    return f"{counted[0] / seconds:.1f} {counted[1]}"
+
+
+def reading(spec: str, side: int, pictures: int, prompts: int) -> Iterator[Batch]:
+    """Batches of a data set, read in this process without end; with their prompts where it has annotations."""
+    data = DataRecipe(sources=(SourceRecipe(spec=spec),), workers=0, prompts=PromptsRecipe(per_image=prompts))
     loader = Loader(
         data,
         image_size=side,
@@ -276,7 +299,7 @@ def reading(side: int, pictures: int, prompts: int) -> Iterator[Batch]:
         seed=0,
         box_probability=1.0,
         rounds=1,
-        needs_prompts=True,
+        needs_prompts=not spec.startswith("images:"),
     )
     epoch = 0
     while True:
@@ -284,7 +307,15 @@ def reading(side: int, pictures: int, prompts: int) -> Iterator[Batch]:
         epoch += 1
 
 
-def broken_down(name: str, stage: Stage, teacher: Teacher, batch: Batch, read: Iterator[Batch], repeats: int) -> None:
+def broken_down(
+    name: str,
+    stage: Stage,
+    teacher: Teacher,
+    batch: Batch,
+    read: Iterator[Batch],
+    repeats: int,
+    counted: tuple[int, str],
+) -> None:
     """One row: where a step's processor time goes, with the teacher's encoder on the fly."""
     stage.model.to(memory_format=torch.channels_last)
     stage.train()
@@ -305,7 +336,8 @@ def broken_down(name: str, stage: Stage, teacher: Teacher, batch: Batch, read: I
         optimiser.zero_grad()
     seconds = [statistics.median(clock.used[1:]) for clock in clocks.values()]
     shares = " | ".join(f"{one / sum(seconds):.0%}" for one in seconds)
-    print(f"| {name} | {shares} | {sum(seconds):.2f} |", flush=True)
+    wall = sum(statistics.median(clock.wall[1:]) for clock in clocks.values())
+    print(f"| {name} | {shares} | {sum(seconds):.2f} | {rate(counted, wall)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import typer
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import Arithmetic, command
 from edgesam_mobile.cli.output import out
-from edgesam_mobile.errors import UsageError, VerificationFailed
+from edgesam_mobile.errors import PictureError, UsageError, VerificationFailed
 from edgesam_mobile.files import atomic_file, sha256_of
 
 if TYPE_CHECKING:
@@ -129,20 +129,27 @@ def _evaluate_package(
     subjects, idle = _artifacts(package, arithmetic)
     model = reference_model(manifest, weights_source(manifest, weights, offline=offline), offline=offline)
     entries = [_evaluate(TorchSubject(model), task)]
+    measurable = entries[0]["objects"] > 0  # a detector's boxes are evaluated without any, for AP alone
+    if not measurable and (allowed is not None or record):
+        raise PictureError(
+            f"no objects in {task.source.spec} for --budget or --record", hint="give annotated pictures, or AP alone"
+        )
     entries += [_evaluate(subject, task) for subject in subjects]
     reference, *found = [entry.pop("evaluation") for entry in entries]
-    accuracy = table.accuracy_table(
-        manifest,
-        task.source.spec,
-        reference,
-        {entry["subject"]: one for entry, one in zip(entries[1:], found, strict=True)},
-        arithmetic=arithmetic,
-        budget=allowed,
-    )
+    accuracy, failed = None, []
+    if measurable:
+        accuracy = table.accuracy_table(
+            manifest,
+            task.source.spec,
+            reference,
+            {entry["subject"]: one for entry, one in zip(entries[1:], found, strict=True)},
+            arithmetic=arithmetic,
+            budget=allowed,
+        )
+        failed = table.over_budget(accuracy)
+        if record:
+            table.record(package, accuracy)
     entries += [{"subject": name, "executed": False, "note": note} for name, note in idle]
-    if record:
-        table.record(package, accuracy)
-    failed = table.over_budget(accuracy)
     _tell(entries, task, accuracy)
     if failed:
         raise VerificationFailed(f"over the budget {budget}: {', '.join(failed)}", hint="the table says by how much")

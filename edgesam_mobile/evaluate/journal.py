@@ -33,9 +33,9 @@ class Journal:
                 _refuse_another(path, lines[0], run)
                 self.finished = {int(line["index"]): line for line in lines[1:]}
             path.parent.mkdir(parents=True, exist_ok=True)
-            # What a kill left of a line is cut off, before the next is put behind it.
-            path.write_bytes(whole)
             self._stream = path.open("a", encoding="utf-8")
+            # What a kill left of a line is cut off in place: a kill now, or a full disk, loses no whole line.
+            self._stream.truncate(len(whole))
             if not lines:
                 self._write(run)
 
@@ -44,7 +44,8 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with storage_errors(self.path):  # closing tries once more to write what a full disk refused
+                self._stream.close()
 
     def add(self, record: dict[str, Any]) -> None:
         """Note a finished picture: JSON with its ``index``.

@@ -38,7 +38,7 @@ def accuracy_table(
     arithmetic: Arithmetic,
     budget: float | None = None,
 ) -> Accuracy:
-    """What was found, as the manifest keeps it; all evaluations are of the same data and settings."""
+    """What was found, as the manifest keeps it; all evaluations are of the same data and settings, with objects."""
     rows = [
         AccuracyRow(
             artifact=name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,23 @@ def test_an_evaluation_cut_short_goes_on(folder: Path, tmp_path: Path) -> None:
     assert subject.pictures == 0  # the third has no object to prompt for
     with Journal(path, {"seed": 0}) as journal:
         assert sorted(journal.finished) == [0, 1, 2]
+
+
+def test_going_on_needs_no_space_to_keep_what_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "eval.jsonl"
+    with Journal(path, {"seed": 0}) as journal:
+        journal.add({"index": 4})
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"index": 5, "na')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no byte can be written, as on a full disk
+    try:
+        with pytest.raises(StorageError), Journal(path, {"seed": 0}) as journal:
+            assert sorted(journal.finished) == [4]
+            journal.add({"index": 5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == whole
 
 
 def test_a_journal_of_another_run_is_refused_and_kept(tmp_path: Path) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bare_manifest import bare_manifest
 from command_line import call, entries, refusal
 from data_sets import annotation, coco, jpeg
 from package_copies import copy_package
 
+from edgesam_mobile.evaluate import subjects
 from edgesam_mobile.evaluate.table import over_budget, parse_budget
+from edgesam_mobile.files import sha256_of
+from edgesam_mobile.model.load import load_model
 from edgesam_mobile.model.standin import write_standin
-from edgesam_mobile.package.manifest import Accuracy, read_manifest
+from edgesam_mobile.package.manifest import Accuracy, read_manifest, write_manifest
 from edgesam_mobile.runtime import session
 
 CAT = Path(__file__).resolve().parents[2] / "examples" / "cat.jpg"
@@ -91,6 +95,28 @@ def test_ap_of_boxes_is_added(tiny: Path, folder: Path, tmp_path: Path) -> None:
     )
     boxes.write_text("[]")
     assert "no list of detections" in refusal(call(*words, "--boxes", boxes), 8)
+
+
+def test_boxes_on_pictures_without_objects_give_ap_alone(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch stands in for the artefact, which nothing can run."""
+    subject = subjects.TorchSubject(load_model(tiny, image_size=256), "coreml-fp32")
+    monkeypatch.setattr(subjects, "ArtifactSubject", lambda *_, **__: subject)
+    package, boxes = tmp_path / "package", tmp_path / "boxes.json"
+    package.mkdir()
+    changes = {"architecture": "edge-sam-tiny", "picture": {"size": 256, "pad_rgb": [0, 0, 0]}}
+    write_manifest(package, bare_manifest(sha256_of(tiny), **changes))
+    data = coco(tmp_path / "set", [annotation(1, 1, (8, 8, 20, 40), iscrowd=1)])
+    boxes.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [8, 8, 10, 40], "score": 0.5}]))
+    words = ("eval", package, "--weights", tiny, "--data", f"coco:{data}", "--refine", "0", "--boxes", boxes)
+    told = json.loads(call(*words, "--json").stdout)
+    assert [(entry["subject"], entry["objects"]) for entry in told["entries"]] == [("pytorch", 0), ("coreml-fp32", 0)]
+    assert "accuracy" not in told
+    assert "mask AP" in call(*words).stdout
+    for option in (("--budget", "miou_drop<=1"), ("--record",)):
+        assert "for --budget or --record" in refusal(call(*words, *option), 8)
+    assert read_manifest(package).accuracy is None
 
 
 def test_damaged_pictures_are_left_out_and_named(tiny: Path, folder: Path) -> None:
