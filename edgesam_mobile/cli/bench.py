@@ -14,7 +14,7 @@ from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.devices import LabFile
 from edgesam_mobile.cli.output import out
 from edgesam_mobile.cli.runs import Place
-from edgesam_mobile.errors import EdgeSamError, UsageError
+from edgesam_mobile.errors import EdgeSamError, StorageError, UsageError
 from edgesam_mobile.files import atomic_file
 
 if TYPE_CHECKING:
@@ -107,11 +107,16 @@ def bench(
             package, device, options, image, only or (), weights, lab, harness, place, tuple(tag or ()), offline
         )
         return
+    from edgesam_mobile.deploy.place import refuse_unwritable
     from edgesam_mobile.lab.host import measure, prepare
     from edgesam_mobile.lab.host_records import HostRecorder
     from edgesam_mobile.lab.jobs import new_run
     from edgesam_mobile.lab.report import as_record, report
 
+    if samples is not None:
+        if samples.is_dir():
+            raise StorageError(f"{samples} is a folder", hint="name a file for the samples")
+        refuse_unwritable(samples)
     prepared = prepare(
         package,
         threads=threads or (),
@@ -131,13 +136,22 @@ def bench(
         keep.status = "partial" if result.partial else "complete"
     reports = report(result)
     data = {"run": run.id if place else None, **as_record(result, reports)}
+    warn(result, reports)
+    out.result(SCHEMA, data, human=lambda: _show(result, reports), quiet=_quiet(reports))
     if samples is not None:
         with atomic_file(samples) as path:
             path.write_text(json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n", encoding="utf-8")
-    _warn(result, reports)
-    out.result(SCHEMA, data, human=lambda: _show(result, reports), quiet=_quiet(reports))
     if result.partial:
         raise typer.Exit(130)
+    refuse_unmeasured(reports)
+
+
+def refuse_unmeasured(reports: list[CaseReport]) -> None:
+    """End with an error where a case has no numbers because every launch of it failed.
+
+    Raises:
+        EdgeSamError: it names the cases; :func:`warn` has said why.
+    """
     if failed := [r.case.key for r in reports if not r.launches]:
         raise EdgeSamError(f"no launch succeeded of {', '.join(failed)}", hint="the warnings above say why")
 
@@ -151,7 +165,7 @@ def _seconds(text: str) -> float:
         raise UsageError(f"{text!r} is no duration", hint="write 10m, 90s or 2h") from None
 
 
-def _warn(result: BenchResult, reports: list[CaseReport]) -> None:
+def warn(result: BenchResult, reports: list[CaseReport]) -> None:
     """What makes the numbers doubtful, in every mode."""
     said = result.prepared.manifest.weights
     flag_weights(said.commercial_use, said.licence, said.trained)

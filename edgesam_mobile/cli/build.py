@@ -59,7 +59,9 @@ def build(
     ] = None,
     slots: Annotated[int, typer.Option(help="Points a prompt can have; a box takes two.")] = 6,
     prompts: Annotated[int, typer.Option(help="Prompts answered in one decoder call.")] = 1,
-    mask_input: Annotated[bool, typer.Option("--mask-input", help="Let the decoder take a mask prompt.")] = False,
+    mask_input: Annotated[
+        bool, typer.Option("--mask-input", help="Let the decoder take a mask beside a point or box.")
+    ] = False,
     score: Annotated[str | None, typer.Option(help="iou or stability; what suits the model by default.")] = None,
     image_dtype: Annotated[str, typer.Option(help="TFLite pictures as float32 or uint8, 0..255.")] = "float32",
     proposals: Annotated[

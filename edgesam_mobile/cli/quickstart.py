@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgesam_mobile.cli.build import flag_weights
+from edgesam_mobile.cli.bench import refuse_unmeasured, warn
 from edgesam_mobile.cli.command import command
 from edgesam_mobile.cli.output import number, out
-from edgesam_mobile.errors import VerificationFailed
 
 if TYPE_CHECKING:
     from edgesam_mobile.evaluate.verify import Verification
@@ -40,7 +39,7 @@ def quickstart(
     """Build every format, check each against PyTorch, time each on this machine, print one table.
 
     A mask of a built-in photograph by each artefact goes to OUTPUT/pictures. Exit code 7 if an artefact's masks
-    are not PyTorch's.
+    are not PyTorch's. Ctrl-C while it times keeps the package, and shows what was measured by then.
     """
     from edgesam_mobile.deploy.build import build
     from edgesam_mobile.deploy.options import BuildOptions
@@ -48,6 +47,7 @@ def quickstart(
     from edgesam_mobile.evaluate.verify import verify
     from edgesam_mobile.lab.host import measure, prepare
     from edgesam_mobile.lab.report import report as summarise
+    from edgesam_mobile.package.manifest import PICTURES
     from edgesam_mobile.picture import overlay, read_picture, write_png
 
     options = BuildOptions(weights=weights, offline=offline)
@@ -57,7 +57,7 @@ def quickstart(
     drawn: list[Path] = []
 
     def keep(artifact: str, picture: Path, mask: Any) -> None:
-        drawn.append(output / "pictures" / f"{picture.stem}-{artifact}.png")
+        drawn.append(output / PICTURES / f"{picture.stem}-{artifact}.png")
         write_png(drawn[-1], overlay(read_picture(picture), mask))
 
     out.note("2/3 checking each artefact against PyTorch")
@@ -67,20 +67,26 @@ def quickstart(
     prepared = prepare(output, offline=offline, note=out.note)
     with out.progress("measuring", len(prepared.jobs) * launches) as report:
         timed = measure(prepared, launches=launches, seconds=seconds, report=report)
-    said = built.manifest.weights
-    flag_weights(said.commercial_use, said.licence, said.trained)
-    rows = _rows(built.manifest.artifacts, verified, {r.case.id: r for r in summarise(timed)})
+    reports = summarise(timed)
+    warn(timed, reports)
+    rows = _rows(built.manifest.artifacts, verified, {r.case.id: r for r in reports})
 
     def human() -> None:
         _show(rows, timed)
-        out.say(f"package in {output}, masks of {len(drawn)} pictures in {output / 'pictures'}")
+        out.say(f"package in {output}, masks of {len(drawn)} pictures in {output / PICTURES}")
 
-    data = {"package": str(output), "passed": verified.passed, "seconds": built.seconds, "rows": rows}
+    data = {
+        "package": str(output),
+        "passed": verified.passed,
+        "partial": timed.partial,
+        "seconds": built.seconds,
+        "rows": rows,
+    }
     out.result("edgesam.quickstart/1", data, human=human, quiet=[output])
-    if not verified.passed:
-        raise VerificationFailed(
-            "an artefact's masks are not PyTorch's", hint=f"see `edgesam-mobile verify {output}`"
-        )
+    if timed.partial:
+        raise typer.Exit(130)
+    verified.require_pass(hint=f"see `edgesam-mobile verify {output}`")
+    refuse_unmeasured(reports)
 
 
 def _rows(artifacts: list[Artifact], verified: Verification, timed: dict[str, CaseReport]) -> list[dict[str, Any]]:

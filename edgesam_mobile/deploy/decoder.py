@@ -125,8 +125,11 @@ class DecoderModule(nn.Module):
         """What a mask prompt adds to each cell, B x 256 x G x G; with none, one vector for all, 1 x 256 x 1 x 1."""
         if self.mask_downscaling is None or mask is None or has_mask is None:
             return self.no_mask
+        counts = has_mask.reshape(-1, 1, 1, 1)
         encoded: Tensor = self.mask_downscaling(mask)
-        return self.no_mask + has_mask.reshape(-1, 1, 1, 1) * (encoded - self.no_mask)
+        # Not by a difference: coremltools folds what is subtracted from a convolution into its bias, and turns the
+        # sign of that constant wherever else it stands.
+        return (1.0 - counts) * self.no_mask + counts * encoded
 
     def _masks(self, tokens: Tensor, cells: Tensor) -> Tensor:
         """B x 4 x 4G x 4G logits: each cell becomes 4 x 4 pixels, kept as rows until the masks are small."""

@@ -11,7 +11,7 @@ from edgesam_mobile.runtime.hush import hushed
 
 
 def check_structure(package: Path, artifact: Artifact) -> str:
-    """Open both graphs as far as possible here and hold them against the manifest.
+    """Open all its graphs as far as possible here and hold them against the manifest.
 
     Returns:
         One line that says what was checked.
@@ -24,7 +24,7 @@ def check_structure(package: Path, artifact: Artifact) -> str:
     if check is None:
         return "files unaltered; nothing here reads the format"
     with hushed():
-        for graph in (artifact.encoder, artifact.decoder):
+        for graph in artifact.graphs().values():
             check(package / graph.file.path, graph)
     what = {
         "coreml": "shapes, operations and weights",

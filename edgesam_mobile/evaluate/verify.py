@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError
+from edgesam_mobile.errors import EdgeSamError, EnvironmentMissing, StorageError, VerificationFailed
 from edgesam_mobile.evaluate.metrics import LEAST_IOU, cosine, mask_iou, max_abs_error
 from edgesam_mobile.evaluate.probes import PROBES, Probe
 from edgesam_mobile.evaluate.reference import reference_model, weights_source
 from edgesam_mobile.evaluate.structure import check_structure
 from edgesam_mobile.model import SamPredictor
-from edgesam_mobile.model.choice import best_mask
+from edgesam_mobile.model.choice import best_mask, competing
 from edgesam_mobile.package.manifest import Artifact, Manifest, check_file, read_manifest
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.runtime.old_tflite import environment
-from edgesam_mobile.runtime.predictor import ArtifactPredictor
+from edgesam_mobile.runtime.predictor import ArtifactPredictor, Decoded
 from edgesam_mobile.runtime.session import OLD, RUNTIMES, Arithmetic, runnable, runtime_of
 
 Report = Callable[[str], None]
@@ -28,32 +28,40 @@ Report = Callable[[str], None]
 # Compressed further, an artefact may choose another of two masks of similar score, and then that answer alone says
 # little: it is held to the mean over all answers. `eval` on annotated pictures is what judges its quality.
 LEAST_MEAN_IOU = 0.85
-# PyTorch's own two best scores are closer than this: either mask is a right answer.
+# PyTorch itself scores a mask by less than this below its best one: either is a right answer.
 TIE = 0.01
+UNCOMPARED = "the boxes of its proposals were not compared with PyTorch's"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """PyTorch's answer to one probe on one picture."""
+    """PyTorch's answer to one prompt on one picture.
 
-    probe: Probe
+    Attributes:
+        prompt: keyword arguments for ``predict``, in pixels of the picture.
+        best: index of the mask to show.
+        right: that mask, and any other that competes for this kind of prompt and scores as well, by index.
+    """
+
+    prompt: dict[str, Any]
     logits: NDArray[np.float32]
-    scores: NDArray[np.float32]
     best: int
-    mask: NDArray[np.bool_]
-    tied: bool
+    right: dict[int, NDArray[np.bool_]]
 
 
 @dataclass
 class Check:
     """What was found of one artefact; errors are over all pictures and probes.
 
+    A package that takes mask prompts is asked one, one that answers several prompts in a call is asked as many at
+    once, and where there is a proposals graph, a mask is made of its embedding.
+
     Attributes:
         executed: whether it was run here.
         runtime: what ran it; an interpreter where a phone has something else.
         passed: ``None`` where nothing was run and nothing is wrong: never to be shown as a success.
-        note: what was checked otherwise, or why it failed.
-        best_same: answers with the same best mask as PyTorch, out of ``answers``.
+        note: what was checked otherwise or not at all, or why it failed.
+        best_same: answers with the same best mask as PyTorch, or one that it scores as high, out of ``answers``.
     """
 
     id: str
@@ -87,9 +95,39 @@ class Verification:
     checks: list[Check]
 
     @property
+    def executed(self) -> int:
+        """How many checks ran an artefact; what is for information is no check."""
+        return sum(check.executed and check.passed is not None for check in self.checks)
+
+    @property
+    def failed(self) -> list[str]:
+        """Artefacts at fault."""
+        return [check.id for check in self.checks if check.passed is False]
+
+    @property
     def passed(self) -> bool:
-        """Nothing failed; artefacts that could not be executed count neither way."""
-        return all(check.passed is not False for check in self.checks)
+        """Something was executed and nothing failed; artefacts that could not be executed count neither way."""
+        return self.executed > 0 and not self.failed
+
+    def require_pass(self, *, hint: str) -> None:
+        """End with an error unless :attr:`passed`.
+
+        Args:
+            hint: where it is told how far off a failed artefact is.
+
+        Raises:
+            VerificationFailed: an artefact failed.
+            EnvironmentMissing: nothing was executed.
+        """
+        if self.failed:
+            raise VerificationFailed(f"not equal to PyTorch: {', '.join(self.failed)}", hint=hint)
+        if not self.executed:
+            formats = dict.fromkeys(artifact.format for artifact in self.manifest.artifacts)
+            extras = ",".join(sorted({RUNTIMES[name].extra for name in formats if name in RUNTIMES}))
+            raise EnvironmentMissing(
+                f"nothing was executed: no runtime here for {', '.join(formats)}",
+                hint=f'pip install "edgesam-mobile[{extras}]"' if extras else "build for host or android",
+            )
 
 
 def verify(
@@ -169,18 +207,24 @@ def _references(
     for path, image in images.items():
         predictor.set_image(image)
         features[path] = predictor.features.numpy()
-        answers[path] = [_reference(predictor, manifest, probe, image.shape[:2]) for probe in probes]
+        prompts = [probe.on(*image.shape[:2]) for probe in probes]
+        answers[path] = [_reference(predictor, manifest, prompt) for prompt in prompts]
+        if manifest.prompt.mask_input:
+            # The last point's answer with the first's mask: neither alone would give it.
+            points = [prompt for probe, prompt in zip(probes, prompts, strict=True) if probe.box is None]
+            first = answers[path][0]
+            asked = {**points[-1], "mask_input": first.logits[first.best][None]}
+            answers[path].append(_reference(predictor, manifest, asked))
     return features, answers
 
 
-def _reference(predictor: SamPredictor, manifest: Manifest, probe: Probe, size: tuple[int, int]) -> Reference:
-    prompt: dict[str, Any] = probe.on(*size)
+def _reference(predictor: SamPredictor, manifest: Manifest, prompt: dict[str, Any]) -> Reference:
     masks, scores, logits = predictor.predict(num_multimask_outputs=4, **prompt)
-    point_masks = manifest.mask.point_masks
-    best = best_mask(scores, has_box=probe.box is not None, point_masks=point_masks)
-    rivals = np.sort(scores[-point_masks:])
-    tied = probe.box is None and bool(rivals[-1] - rivals[-2] < TIE)
-    return Reference(probe, logits, scores, best, np.asarray(masks[best], dtype=bool), tied)
+    has_box, point_masks = "box" in prompt, manifest.mask.point_masks
+    best = best_mask(scores, has_box=has_box, point_masks=point_masks)
+    rivals = competing(len(scores), has_box=has_box, point_masks=point_masks)
+    right = {i: np.asarray(masks[i], dtype=bool) for i in rivals if scores[best] - scores[i] < TIE}
+    return Reference(prompt, logits, best, right)
 
 
 def _execute(
@@ -197,14 +241,20 @@ def _execute(
     try:
         if RUNTIMES[runtime].interpreted:
             check.note = check_structure(package, artifact)
+        if artifact.proposals is not None:
+            check.note = "; ".join(filter(None, (check.note, UNCOMPARED)))
         predictor = ArtifactPredictor(package, artifact.id, arithmetic=arithmetic, runtime=runtime)
         for path, image in images.items():
             predictor.set_image(image)
             _compare_embedding(check, predictor, features[path])
             for index, reference in enumerate(references[path]):
-                mask = _compare_answer(check, predictor, reference, image.shape[:2])
+                decoded = predictor.decode(predictor.prompt(**reference.prompt))
+                mask = _compare_answer(check, predictor, decoded, reference)
                 if index == 0:
                     keep(artifact.id, path, mask)
+            _compare_rows(check, predictor, references[path])
+            if artifact.proposals is not None:
+                _compare_proposals(check, predictor, image, references[path][0])
     except StorageError:
         raise  # no fault of the artefact
     except EdgeSamError as error:
@@ -232,25 +282,40 @@ def _compare_embedding(check: Check, predictor: ArtifactPredictor, expected: NDA
 
 
 def _compare_answer(
-    check: Check, predictor: ArtifactPredictor, reference: Reference, size: tuple[int, int]
+    check: Check, predictor: ArtifactPredictor, decoded: Decoded, reference: Reference
 ) -> NDArray[np.bool_]:
-    prompt: dict[str, Any] = reference.probe.on(*size)
-    decoded = predictor.decode(predictor.prompt(**prompt))
+    """The mask that the artefact shows against PyTorch's of the same index, where that is a right answer."""
     mask = predictor.full_mask(decoded)
     check.logits_max_abs = _larger(check.logits_max_abs, max_abs_error(decoded.masks, reference.logits))
     check.logits_cosine = _smaller(check.logits_cosine, cosine(decoded.masks, reference.logits))
     check.answers += 1
-    if decoded.best == reference.best:
-        check.best_same += 1
-        check.mask_ious.append(mask_iou(mask, reference.mask))
-    elif reference.tied:
-        # Another of two equally good masks: count it as the same, and compare the mask PyTorch would show.
-        check.best_same += 1
-        full = predictor.transform.upscale_masks(decoded.masks[reference.best], size)
-        check.mask_ious.append(mask_iou(full > predictor.manifest.mask.threshold, reference.mask))
-    else:
-        check.mask_ious.append(mask_iou(mask, reference.mask))
+    check.best_same += decoded.best in reference.right
+    check.mask_ious.append(mask_iou(mask, reference.right.get(decoded.best, reference.right[reference.best])))
     return mask
+
+
+def _compare_rows(check: Check, predictor: ArtifactPredictor, references: list[Reference]) -> None:
+    """Different prompts in all rows of one call, where a call has several; the last, a mask's, in the second row."""
+    rows = predictor.manifest.prompt.prompts_per_call
+    if rows == 1:
+        return
+    asked = [references[-row % len(references)] for row in range(rows)]
+    filled = [predictor.prompt(**reference.prompt) for reference in asked]
+    together = {name: np.concatenate([prompt[name][:1] for prompt in filled]) for name in filled[0]}
+    for decoded, reference in zip(predictor.decode_rows(together), asked, strict=True):
+        _compare_answer(check, predictor, decoded, reference)
+
+
+def _compare_proposals(
+    check: Check, predictor: ArtifactPredictor, image: NDArray[np.uint8], reference: Reference
+) -> None:
+    """A mask of the proposals graph's embedding against PyTorch's; of its boxes, only what is true of any."""
+    found = predictor.propose(predictor.preprocess(image))
+    scores, boxes = (np.asarray(found[name], np.float32) for name in ("proposal_scores", "proposal_boxes"))
+    if not (np.all((scores >= 0) & (scores <= 1)) and np.isfinite(boxes).all()):
+        raise VerificationFailed("its proposals are no boxes with confidences of 0 to 1")
+    prompt = {**predictor.prompt(**reference.prompt), "image_embeddings": found["image_embeddings"]}
+    _compare_answer(check, predictor, predictor.decode(prompt), reference)
 
 
 def _larger(so_far: float | None, new: float) -> float:
@@ -283,7 +348,7 @@ def _compare_upsampling(name: str, exported: References, trained: References) ->
         for found, expected in zip(answers, trained[path], strict=True):
             check.answers += 1
             check.best_same += found.best == expected.best
-            check.mask_ious.append(mask_iou(found.mask, expected.mask))
+            check.mask_ious.append(mask_iou(found.right[found.best], expected.right[expected.best]))
     return check
 
 

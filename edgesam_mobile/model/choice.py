@@ -26,16 +26,20 @@ def stability_score(logits: Floats, offset: float = STABILITY_OFFSET) -> Floats:
     return score
 
 
-def best_mask(scores: Floats, *, has_box: bool, point_masks: int) -> int:
-    """Index, among the four masks, of the one to show.
+def competing(count: int, *, has_box: bool, point_masks: int) -> range:
+    """Indices, among ``count`` masks, of those that may be shown for a kind of prompt.
 
-    A box means one object, so token 0 answers it. Points are ambiguous, so the best-scored of the masks
-    trained for ambiguity answers: the last three (``point_masks`` 3, SAM) or all four (4, EdgeSAM).
+    A box means one object, so token 0 answers it. Points are ambiguous, so the masks trained for ambiguity
+    compete: the last three (``point_masks`` 3, SAM) or all four (4, EdgeSAM).
+    """
+    return range(1) if has_box else range(count - point_masks, count)
+
+
+def best_mask(scores: Floats, *, has_box: bool, point_masks: int) -> int:
+    """Index, among the four masks, of the one to show: the first best-scored of those that compete.
 
     Args:
         scores: 4 scores, of tokens 0 to 3.
     """
-    if has_box:
-        return 0
-    first = len(scores) - point_masks
-    return first + int(np.argmax(scores[first:]))
+    rivals = competing(len(scores), has_box=has_box, point_masks=point_masks)
+    return rivals.start + int(np.argmax(scores[rivals.start : rivals.stop]))

@@ -187,6 +187,28 @@ class ResizeLongestSide:
             raise UsageError(f"box ({_shown(corners)}) is outside the picture", hint=_extent(original_size))
         return corners
 
+    @staticmethod
+    def check_mask(mask_input: npt.ArrayLike, side: int) -> npt.NDArray[np.float32]:
+        """Check a mask prompt and bring it into one form.
+
+        Args:
+            mask_input: logits ``1 x side x side``, usually from an earlier answer.
+            side: of the low-resolution masks, a quarter of the frame's.
+
+        Returns:
+            float32 ``1 x side x side``.
+
+        Raises:
+            UsageError: the shape is another, or a number is not finite in single precision.
+        """
+        with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite
+            logits = _numbers(mask_input, "mask_input").astype(np.float32)
+        if logits.shape != (1, side, side):
+            raise UsageError(f"mask_input is 1 x {side} x {side} logits, not {logits.shape}")
+        if not np.isfinite(logits).all():
+            raise UsageError("mask_input: not every number is finite in single precision")
+        return logits
+
     def _factors(self, original_size: tuple[int, int]) -> npt.NDArray[np.float64]:
         """Frame pixels a picture pixel, (x, y); the two differ a little, since each side is rounded."""
         height, width = original_size

@@ -145,11 +145,6 @@ class SamPredictor:
             corners = self.transform.apply_boxes(self.transform.check_box(box, size), size)
             boxes = torch.as_tensor(corners, dtype=torch.float32, device=device).reshape(1, 4)
         if mask_input is not None:
-            side = self.model.image_size // 4
-            masks = torch.as_tensor(np.asarray(mask_input), dtype=torch.float32, device=device)
-            if masks.shape != (1, side, side):
-                raise UsageError(f"mask_input is 1 x {side} x {side} logits, not {tuple(masks.shape)}")
-            if not torch.isfinite(masks).all():
-                raise UsageError("mask_input holds numbers that are not finite")
-            masks = masks[None]
+            logits = self.transform.check_mask(mask_input, self.model.image_size // 4)
+            masks = torch.from_numpy(logits).to(device)[None]
         return points, boxes, masks

@@ -9,14 +9,15 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgesam_mobile.errors import PackageError, UsageError
 from edgesam_mobile.files import atomic_file, sha256_of, size_of
 
 SCHEMA = "edgesam.manifest/1"
 FILE_NAME = "manifest.json"
-_LARGEST = 4 << 20  # bytes; a real manifest takes some tens of kilobytes
+PICTURES = "pictures"  # folder of a package for masks drawn by its artefacts, STEM-ARTEFACT.png
+LARGEST = 4 << 20  # bytes; a real manifest takes some tens of kilobytes
 _MAKE_ONE = "make one with `edgesam-mobile build`"
 
 
@@ -155,7 +156,8 @@ class Prompt(_Part):
     }
     padding_rule: str = (
         "fill unused slots with label -1 (coordinates do not matter); "
-        "SAM's padding token for prompts without a box is added inside the graph"
+        "SAM's padding token for prompts without a box is added inside the graph, to a mask prompt as well, so give "
+        "a point or a box with a mask; mask_input is finite even where has_mask_input is 0"
     )
 
 
@@ -268,6 +270,14 @@ class Manifest(_Part):
     tools: dict[str, str]
     git: Git | None = None
 
+    @field_validator("artifacts")
+    @classmethod
+    def _told_apart(cls, artifacts: list[Artifact]) -> list[Artifact]:
+        ids = [artifact.id for artifact in artifacts]
+        if twice := next((name for name in ids if ids.count(name) > 1), None):
+            raise ValueError(f"two artefacts are called {twice}")
+        return artifacts
+
     def artifact(self, artifact_id: str) -> Artifact:
         """The artefact of that id.
 
@@ -297,17 +307,17 @@ def read_manifest(package: Path) -> Manifest:
         if not package.is_dir():
             what = "not a folder" if package.exists() else "no such folder"
             raise PackageError(f"{package} is not a package: {what}", hint=_MAKE_ONE)
-        if path.stat().st_size > _LARGEST:
+        if path.stat().st_size > LARGEST:
             raise PackageError(f"{path} is implausibly large for a manifest", hint="build the package again")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PackageError(f"{package} is not a package: no {FILE_NAME} in it", hint=_MAKE_ONE) from None
     except (OSError, UnicodeDecodeError) as error:
         raise PackageError(f"cannot read {path}: {_first_line(error)}", hint="build the package again") from error
-    version = re.search(r'"schema"\s*:\s*"(edgesam\.manifest/[^"]{1,20})"', text)
-    if version and version[1] != SCHEMA:
+    version = declared_version(text)
+    if version and version != SCHEMA:
         raise PackageError(
-            f"{path} is of version {_plain(version[1])}, this program reads {SCHEMA}", hint="update the program"
+            f"{path} is of version {_plain(version)}, this program reads {SCHEMA}", hint="update the program"
         )
     try:
         return Manifest.model_validate_json(text)
@@ -317,6 +327,12 @@ def read_manifest(package: Path) -> Manifest:
         raise PackageError(
             f"{path} is damaged at {_plain(place)}: {_plain(first['msg'])}", hint="build the package again"
         ) from None
+
+
+def declared_version(text: str) -> str | None:
+    """The schema and version that a manifest says it has, even a damaged one; ``None`` where it says none of ours."""
+    found = re.search(r'"schema"\s*:\s*"(edgesam\.manifest/[^"]{1,20})"', text)
+    return found[1] if found else None
 
 
 def write_manifest(package: Path, manifest: Manifest) -> None:

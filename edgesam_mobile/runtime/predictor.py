@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgesam_mobile.errors import PackageError, UsageError
 from edgesam_mobile.model.geometry import ResizeLongestSide
-from edgesam_mobile.package.manifest import Manifest, check_file, read_manifest
+from edgesam_mobile.package.manifest import GraphRecord, Manifest, check_file, read_manifest
 from edgesam_mobile.runtime.session import Arithmetic, Array, Session, SessionOptions, open_session
 
 Floats = NDArray[np.float32]
@@ -67,10 +67,10 @@ class ArtifactPredictor:
     ) -> None:
         self.manifest: Manifest = read_manifest(package)
         self.artifact = self.manifest.artifact(artifact_id)
-        options = SessionOptions(threads or os.cpu_count() or 1, arithmetic)
-        encoder, decoder, name = self.artifact.encoder, self.artifact.decoder, runtime or self.artifact.format
-        self.encoder = open_session(check_file(package, encoder.file), encoder, name, options)
-        self.decoder = open_session(check_file(package, decoder.file), decoder, name, options)
+        self._package, self._runtime = package, runtime or self.artifact.format
+        self._options = SessionOptions(threads or os.cpu_count() or 1, arithmetic)
+        self.encoder, self.decoder = self._open(self.artifact.encoder), self._open(self.artifact.decoder)
+        self._proposals: Session | None = None
         self.transform = ResizeLongestSide(self.manifest.picture.size)
         self._embedding: Array | None = None
         self.original_size: tuple[int, int] | None = None
@@ -104,6 +104,19 @@ class ArtifactPredictor:
         """The encoder's input to the embedding."""
         return self._run(self.encoder, "encoder", {"image": pixels})["image_embeddings"]
 
+    def propose(self, pixels: Array) -> dict[str, Array]:
+        """The encoder's input to the embedding, with the confidences and boxes of all proposals.
+
+        Raises:
+            UsageError: the artefact has no graph that gives them.
+        """
+        graph = self.artifact.proposals
+        if graph is None:
+            raise UsageError(f"{self.artifact.id} proposes no boxes", hint="build with --proposals HEAD")
+        if self._proposals is None:
+            self._proposals = self._open(graph)
+        return self._run(self._proposals, "proposals graph", {"image": pixels})
+
     def prompt(
         self,
         point_coords: ArrayLike | None = None,
@@ -113,8 +126,12 @@ class ArtifactPredictor:
     ) -> dict[str, Array]:
         """The decoder's inputs for one prompt in pixels of the picture (all but the embedding).
 
+        Arguments are those of :meth:`edgesam_mobile.SamPredictor.predict`, but ``mask_input`` comes with a point or a
+        box: the graph adds SAM's padding token to every prompt without a box, SAM adds none to a mask alone.
+
         Raises:
-            UsageError: no picture set, a prompt outside it, more points than slots, or nothing prompted.
+            UsageError: no picture set, a prompt mis-shaped or outside it, more points than slots, or no point and no
+                box.
         """
         if self.original_size is None:
             raise UsageError("no picture is set", hint="call set_image first")
@@ -138,31 +155,46 @@ class ArtifactPredictor:
             raise UsageError(
                 f"{len(labels)} prompt points are more than the package's {rules.slots} slots", hint=hint
             )
-        if not len(labels) and mask is None:
-            raise UsageError("nothing is prompted", hint="give a point or a box")
+        if mask is not None and not rules.mask_input:
+            raise UsageError("the package takes no mask prompts", hint="build with --mask-input")
+        if not len(labels):
+            alone = "to a mask alone the graph adds a padding token and PyTorch none: it would answer otherwise"
+            raise UsageError("nothing is prompted" if mask is None else alone, hint="give a point or a box")
         points = np.zeros((rules.prompts_per_call, rules.slots, 2), np.float32)
         kinds = np.full((rules.prompts_per_call, rules.slots), -1, np.float32)
         points[0, : len(labels)], kinds[0, : len(labels)] = coords, labels
         inputs: dict[str, Array] = {"point_coords": points, "point_labels": kinds}
-        if mask is not None and not rules.mask_input:
-            raise UsageError("the package takes no mask prompts", hint="build with --mask-input")
         if rules.mask_input:
             side = self.manifest.mask.low_resolution
             shape = (rules.prompts_per_call, 1, side, side)
             inputs["mask_input"] = np.zeros(shape, np.float32)
             inputs["has_mask_input"] = np.zeros(rules.prompts_per_call, np.float32)
             if mask is not None:
-                inputs["mask_input"][0] = np.asarray(mask, np.float32).reshape(1, side, side)
+                inputs["mask_input"][0] = self.transform.check_mask(mask, side)
                 inputs["has_mask_input"][0] = 1
         return inputs
 
     def decode(self, prompt: dict[str, Array]) -> Decoded:
         """Decode the prompt made by :meth:`prompt` on the current picture."""
+        return self.decode_rows(prompt)[0]
+
+    def decode_rows(self, prompt: dict[str, Array]) -> list[Decoded]:
+        """Decode as many prompts as the graph takes in one call.
+
+        Args:
+            prompt: the decoder's inputs; the embedding is the current picture's unless it is among them.
+        """
         outputs = self._run(self.decoder, "decoder", {"image_embeddings": self.features, **prompt})
-        as_float = {name: np.asarray(value[0], np.float32) for name, value in outputs.items()}
-        return Decoded(
-            as_float["masks"], as_float["scores"], as_float["best_mask"][0], float(as_float["best_score"][0])
-        )
+        as_float = {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+        return [
+            Decoded(masks, scores, best_mask[0], float(best_score[0]))
+            for masks, scores, best_mask, best_score in zip(
+                as_float["masks"], as_float["scores"], as_float["best_mask"], as_float["best_score"], strict=True
+            )
+        ]
+
+    def _open(self, graph: GraphRecord) -> Session:
+        return open_session(check_file(self._package, graph.file), graph, self._runtime, self._options)
 
     def _run(self, session: Session, part: str, inputs: dict[str, Array]) -> dict[str, Array]:
         try:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from command_line import call, entries
-from op_types_snapshot import SNAPSHOT, rejected, types_of
+from op_types_snapshot import grown, rejected, types_of
 
 from edgesam_mobile.deploy.build import build
 from edgesam_mobile.deploy.options import BuildOptions
@@ -119,21 +119,12 @@ def test_files_are_as_large_as_their_numbers(package: Path) -> None:
 @pytest.mark.slow
 def test_no_artefact_gains_a_type_of_operation(package: Path) -> None:
     """If this fails, see ``op_types_snapshot.py``, which also writes the snapshot anew."""
-    known = json.loads(SNAPSHOT.read_text())[read_manifest(package).architecture]
-    found = types_of(package)
-    assert found.keys() == known.keys()
-    grown = {
-        f"{name} {part}": sorted(set(types) - set(known[name][part]))
-        for name, parts in found.items()
-        for part, types in parts.items()
-    }
-    assert {where: types for where, types in grown.items() if types} == {}
+    assert grown(package, read_manifest(package).architecture) == {}
 
 
 @pytest.mark.slow
 def test_no_artefact_holds_an_operation_that_accelerators_reject(package: Path) -> None:
-    found = types_of(package)
-    assert [(n, p, t) for n, parts in found.items() for p, types in parts.items() for t in types if rejected(t)] == []
+    assert rejected_of(package) == []
 
 
 @pytest.mark.parametrize(
@@ -152,6 +143,11 @@ def test_no_artefact_holds_an_operation_that_accelerators_reject(package: Path) 
 )
 def test_operations_are_told_by_every_format_s_name_for_them(name: str, wrong: bool) -> None:
     assert rejected(name) is wrong
+
+
+def rejected_of(package: Path) -> list[tuple[str, str, str]]:
+    found = types_of(package)
+    return [(n, p, t) for n, parts in found.items() for p, types in parts.items() for t in types if rejected(t)]
 
 
 @pytest.mark.slow
@@ -234,6 +230,22 @@ def test_unusual_options_still_give_pytorch_s_masks(
 
 
 @pytest.mark.slow
+def test_neither_a_mask_input_nor_a_batch_adds_an_operation(unusual: Path) -> None:
+    """Beyond those they are known to add."""
+    assert grown(unusual, "unusual") == {}
+    assert rejected_of(unusual) == []
+
+
+@pytest.mark.slow
+def test_neither_does_the_compression_that_is_recommended_for_ios(tmp_path: Path) -> None:
+    """The same exports as those of a command in the README, so they come from the cache where that has run."""
+    options = BuildOptions("edge-sam-open", targets=("ios",), precisions=("recommended",))
+    package = build(options, tmp_path / "p").package
+    assert grown(package, "recommended") == {}
+    assert rejected_of(package) == []
+
+
+@pytest.mark.slow
 def test_a_build_for_one_target_and_precision_makes_just_these(standin_file: Path, tmp_path: Path) -> None:
     """The same exports as in the full build, so they come from the cache where that has run."""
     options = BuildOptions(str(standin_file), targets=("ios",), precisions=("fp16",))
@@ -251,7 +263,7 @@ def test_a_proposal_head_adds_a_third_graph(tmp_path: Path) -> None:
     model = load_model(weights)
     metadata = Metadata(architecture="edge-sam-tiny", licence="Apache-2.0", commercial_use=True)
     head = write_proposals(tmp_path / "head.safetensors", ProposalHead(Stages(model).widths), metadata)
-    options = ("--weights", weights, "--proposals", head, "--target", "host")
+    options = ("--weights", weights, "--proposals", head, "--target", "host", "--mask-input", "--prompts", 3)
     told = call("build", *options, "-o", tmp_path / "p")
     assert told.exit_code == 0, told.output
     assert "proposals MB" in told.stdout
@@ -261,3 +273,9 @@ def test_a_proposal_head_adds_a_third_graph(tmp_path: Path) -> None:
     assert list(artefact.graphs()) == ["encoder", "decoder", "proposals"]
     assert (tmp_path / "p" / artefact.graphs()["proposals"].file.path).is_file()
     assert "Granularity prior" in (tmp_path / "p" / "MODEL_CARD.md").read_text()
+    verified = call("verify", tmp_path / "p", "--json")
+    assert verified.exit_code == 0, verified.output
+    check = json.loads(verified.stdout)["checks"][0]
+    # On each of two pictures: six probes, one with a mask, three rows at once, one on the proposals' embedding.
+    assert check["answers"] == check["best_same"] == 2 * (6 + 1 + 3 + 1)
+    assert "its proposals were not compared" in check["note"]

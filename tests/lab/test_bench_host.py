@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from edgesam_mobile.cli import app
 from edgesam_mobile.errors import EnvironmentMissing, UsageError, WeightsError
+from edgesam_mobile.lab import host
 from edgesam_mobile.lab import launch as launches
 from edgesam_mobile.lab.cases import Case
 from edgesam_mobile.lab.host import BenchResult, bench, measure, prepare, processors
@@ -161,6 +162,36 @@ def test_the_command_prints_a_table_and_writes_samples(
     written = json.loads((tmp_path / "samples.json").read_text())
     assert written["schema"] == "edgesam.bench/1"
     assert written["launches"][0]["samples"]
+
+
+def test_samples_that_could_not_be_written_are_refused_before_anything_is_measured(
+    bare_package: Path, standin_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(*_: Any, **__: Any) -> None:
+        pytest.fail("it measures first")
+
+    monkeypatch.setattr(host, "measure", measured)
+    call = ["bench", str(bare_package), "--weights", str(standin_file), "--offline", "--no-store", "--samples"]
+    for target in ("/proc/nowhere/samples.json", str(tmp_path)):
+        told = CliRunner().invoke(app, [*call, target])
+        assert told.exit_code == 12, told.output
+        assert target in told.stderr and told.stderr.count("\n") == 1
+
+
+def test_a_result_is_shown_even_where_its_samples_can_no_longer_be_written(
+    bare_package: Path, standin_file: Path, result: BenchResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "samples"
+
+    def measured(*_: Any, **__: Any) -> BenchResult:
+        folder.write_text("somebody else's")
+        return result
+
+    monkeypatch.setattr(host, "measure", measured)
+    call = ["bench", str(bare_package), "--weights", str(standin_file), "--offline", "--no-store", "--json"]
+    told = CliRunner().invoke(app, [*call, "--samples", str(folder / "samples.json")])
+    assert told.exit_code == 12, told.output
+    assert json.loads(told.stdout)["launches"]
 
 
 def test_a_command_whose_launches_all_fail_says_so(
