@@ -11,23 +11,30 @@ STAMP := .venv/.setup-done
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Make .venv with the versions proved together (about 2 minutes, 3 GB)
+setup: $(STAMP) ## Make .venv with the versions proved together (some minutes; 3 GB with torch's CPU build)
 
 # One line a package: pip's own bars fill a log, and its quiet mode is silent for minutes.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing about 100 pinned packages into .venv: some minutes on the first run"
+	@[ -n "$$PIP_EXTRA_INDEX_URL" ] || [ "$$(uname)" != Linux ] || \
+	  echo "(set PIP_EXTRA_INDEX_URL to PyTorch's CPU index unless yours has its CPU build: else CUDA comes along, several GB)"
 	@set -o pipefail; \
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]" \
 	  | awk '/^Collecting / { print "  " ++n, $$2; fflush() } /^Installing / { print "  installing"; fflush() }'
 	@touch $@
 
+# Half a .venv, such as Debian's python3 makes without python3.11-venv, would pass for one at the next call.
 $(BIN)/python:
 	@for python in python3.11 python3; do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
-	    echo "making .venv with $$python"; exec $$python -m venv .venv; \
+	    echo "making .venv with $$python"; \
+	    trap 'exit 130' INT; trap 'exit 143' TERM; trap 'rm -rf .venv' EXIT; \
+	    $$python -m venv .venv || { \
+	      echo "error: $$python -m venv fails — on Debian and Ubuntu: apt install python3.11-venv" >&2; exit 5; }; \
+	    trap - EXIT; exit 0; \
 	  fi; \
 	done; \
-	echo "error: no Python 3.11 here — install it, or put it on PATH" >&2; exit 5
+	echo "error: no Python 3.11 here — install it (Debian, Ubuntu: python3.11-venv too), or put it on PATH" >&2; exit 5
 
 # Everything works without them: the tests that need one skip and say so.
 tools: setup ## Install by apt, as root, what some tests need: PostgreSQL, Chromium, Java, Android's build tools, Swift

@@ -13,8 +13,8 @@
     ├── PackageError            11   a built package is damaged, altered or of an unknown version
     └── StorageError            12   an output cannot be written: permission, full disk, occupied place
 
-0 is success, 130 an interrupt. Each error carries one line that says what happened and, where there is something to
-do about it, one line that says what.
+0 is success, 130 an interrupt (Ctrl-C), 143 an end asked for by SIGTERM, which is as clean. Each error carries one
+line that says what happened and, where there is something to do about it, one line that says what.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def without_extras(tmp_path: Path) -> Doctor:
     site.mkdir()
     left_out = (
         *("coremltools", "executorch", "litert", "ai_edge", "onnx", "segment_anything", "torch", "numpy"),
-        *("pycocotools", "scipy", "matplotlib"),
+        *("pycocotools", "scipy", "matplotlib", "adbutils", "alembic", "jinja2", "pg8000", "sqlalchemy"),
     )
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if not entry.name.startswith(left_out):
@@ -77,10 +77,15 @@ def test_the_environment_of_the_tests_is_ready() -> None:
     assert f"{data['machine']['cpus']} CPUs" in human
 
 
-def test_every_package_that_a_format_needs_is_looked_for() -> None:
+def test_every_package_of_every_extra_is_looked_for() -> None:
+    requirements = map(parse_requirement, importlib.metadata.requires("edgesam-mobile") or ())
+    optional = {name for name, _, extra in requirements if extra not in (None, "dev")} - {"edgesam-mobile"}
+    assert {"coremltools", "sqlalchemy", "scipy"} < optional
+    found = checks(run("--json").stdout)
+    assert optional <= found.keys()
     extras = {known.extra for known in FORMATS.values()}
     requirements = map(parse_requirement, importlib.metadata.requires("edgesam-mobile") or ())
-    assert {name for name, _, extra in requirements if extra in extras} <= checks(run("--json").stdout).keys()
+    assert all(found[name]["required"] for name, _, extra in requirements if extra in extras)
 
 
 def test_what_is_missing_is_named_with_the_line_that_adds_it(without_extras: Doctor) -> None:
@@ -101,11 +106,13 @@ def test_what_is_missing_is_named_with_the_line_that_adds_it(without_extras: Doc
     assert data["ready"] is False
     assert {"torch", "numpy", "executorch", "litert-torch", "onnxruntime"} < set(data["lacking"])
     assert found["scipy"]["fix"] == 'pip install "edgesam-mobile[eval]"'
-    assert not {"segment-anything", "torchvision", "scipy", "git", "Python"} & set(data["lacking"])
+    assert found["sqlalchemy"]["fix"] == 'pip install "edgesam-mobile[lab]"'
+    assert not {"sqlalchemy", "segment-anything", "torchvision", "scipy", "git", "Python"} & set(data["lacking"])
     assert without_extras("--quiet").stdout.split() == data["lacking"]
     human = without_extras()
     assert human.returncode == 5
     assert 'onnx, onnxruntime, onnxscript: pip install "edgesam-mobile[onnx]"\n' in human.stdout
+    assert 'adbutils, alembic, jinja2, pg8000, sqlalchemy: pip install "edgesam-mobile[lab]"\n' in human.stdout
     assert "missing (optional)" in human.stdout
     assert "not ready: `build --target all` lacks numpy, torch, coremltools," in human.stdout
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from command_line import call, refusal
 from typer.testing import CliRunner, Result
 
 from edgesam_mobile import errors
@@ -19,7 +20,7 @@ from edgesam_mobile.cli.command import command
 from edgesam_mobile.errors import EdgeSamError
 
 LEAVES = sorted(EdgeSamError.__subclasses__(), key=lambda leaf: leaf.exit_code)
-RESERVED = {0, 130}
+RESERVED = {0, 130, 143}
 
 
 def run(raised: BaseException | None, *options: str) -> Result:
@@ -93,28 +94,74 @@ def test_an_interrupt_ends_with_130() -> None:
     assert told.stderr == "interrupted: nothing half-written is left\n"
 
 
-def test_ctrl_c_ends_a_process_with_130_and_without_a_traceback(tmp_path: Path) -> None:
-    script = tmp_path / "work.py"
+WAITS = "print('working', flush=True); time.sleep(60)"
+# As `bench`, which tells what it has measured and ends by itself.
+KEEPS = f"""
+    try:
+        {WAITS}
+    except KeyboardInterrupt:
+        print("kept", file=sys.stderr)
+        raise typer.Exit(130)
+"""
+GOES_ON = f"""
+    try:
+        {WAITS}
+    except KeyboardInterrupt:
+        print("first", file=sys.stderr, flush=True)
+        {WAITS}
+"""
+CLEAN = "interrupted: nothing half-written is left\n"
+
+
+def begin(script: Path, work: str) -> subprocess.Popen[str]:
+    """A program with one command, which has begun to work."""
     script.write_text(
-        "import signal, time, typer\n"
+        "import signal, sys, time, typer\n"
         "from edgesam_mobile.cli.command import command\n"
         "app = typer.Typer()\n"
         # Shells start what runs in the background with interrupts ignored, and tests inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@command(app, 'work', examples=('work',))\n"
-        "def work() -> None:\n"
-        "    print('working', flush=True)\n"
-        "    time.sleep(60)\n"
+        f"def work() -> None:\n    {work.strip()}\n"
         "app()\n"
     )
-    with subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "working\n"
-        process.send_signal(signal.SIGINT)
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "work", "code", "told"),
+    [
+        (signal.SIGINT, WAITS, 130, CLEAN),
+        (signal.SIGTERM, WAITS, 143, CLEAN),
+        (signal.SIGINT, KEEPS, 130, "kept\n"),
+        (signal.SIGTERM, KEEPS, 143, "kept\n"),
+    ],
+)
+def test_ctrl_c_and_sigterm_end_a_process_cleanly_and_each_with_its_code(
+    number: signal.Signals, work: str, code: int, told: str, tmp_path: Path
+) -> None:
+    with begin(tmp_path / "work.py", work) as process:
+        process.send_signal(number)
         _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "interrupted: nothing half-written is left\n")
+    assert (process.returncode, said) == (code, told)
+
+
+def test_a_second_sigterm_is_not_waited_for(tmp_path: Path) -> None:
+    with begin(tmp_path / "work.py", GOES_ON) as process:
+        assert process.stderr is not None
+        process.terminate()
+        assert process.stderr.readline() == "first\n"
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_command_leaves_signals_as_they_were() -> None:
+    run(None)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_an_exit_asked_for_by_the_command_is_kept() -> None:
@@ -124,6 +171,40 @@ def test_an_exit_asked_for_by_the_command_is_kept() -> None:
 
 def test_a_wrong_option_ends_with_the_code_of_usage_errors() -> None:
     assert run(None, "--no-such-option").exit_code == errors.UsageError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "path"),
+    [
+        (("build",), "Missing option '--output' / '-o'", "edgesam-mobile build"),
+        (("build", "-o", "x", "--slots", "many"), "Invalid value for '--slots': ", "edgesam-mobile build"),
+        (("build", "--no-such-option"), "No such option: --no-such-option", "edgesam-mobile build"),
+        (("weights", "fetch"), "Missing argument ", "edgesam-mobile weights fetch"),
+        (("verify", "x", "--arithmetic", "other"), "Invalid value for '--arithmetic': ", "edgesam-mobile verify"),
+        (("bild",), "No such command 'bild'. Did you mean 'build'?", "edgesam-mobile"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_the_command_line_s_library_refuses_is_told_as_any_other_error(
+    words: tuple[str, ...], message: str, path: str
+) -> None:
+    said = refusal(call(*words), errors.UsageError.exit_code)
+    assert said.startswith(f"error: {message}")
+    assert said.endswith(f" — `{path} --help` shows what there is")
+    told = call(*words, "--json")
+    assert (told.exit_code, told.stdout) == (errors.UsageError.exit_code, "")
+    record = json.loads(told.stderr)
+    assert record["schema"] == "edgesam.error/1"
+    assert (record["error"]["kind"], record["error"]["exit_code"]) == ("usage", 2)
+    assert record["error"]["message"].startswith(message)
+
+
+@pytest.mark.parametrize("words", [(), ("weights",)])
+def test_a_group_called_without_a_word_shows_its_help(words: tuple[str, ...]) -> None:
+    told = call(*words)
+    assert told.exit_code == errors.UsageError.exit_code
+    assert "Usage: edgesam-mobile" in told.output
+    assert "error: " not in told.output
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -391,6 +392,25 @@ def test_artefacts_that_do_not_run_here_or_do_not_exist_are_one_line(edge_sam_pa
     assert told(":onnx", "--threads", "0").exit_code == 2
     refusal(call("predict", CAT, "--point", "1,1", "--artifact", tmp_path, "-o", tmp_path / "m.png"), 11)
     assert entries(tmp_path) == []
+
+
+def test_an_artefact_and_weights_together_are_refused(predict: Callable[..., Result], tmp_path: Path) -> None:
+    told = predict(CAT, "--point", "1,1", "--artifact", tmp_path)
+    assert "give --artifact or --weights, not both" in refusal(told, 2)
+
+
+def test_a_folder_s_name_may_hold_a_colon(bare_package: Path, tmp_path: Path) -> None:
+    package = shutil.copytree(bare_package, tmp_path / "a:b")
+
+    def said(where: object, code: int) -> str:
+        return refusal(call("predict", CAT, "--point", "1,1", "--artifact", where, "-o", tmp_path / "m.png"), code)
+
+    assert f"{package} has no artefact 'nonsense' that runs here" in said(f"{package}:nonsense", 2)
+    # Its one artefact is found, and its file is not.
+    for where in (package, f"{package}:coreml", f"{package}:coreml-fp32"):
+        assert f"{package / 'nothing'} is missing" in said(where, 11)
+    assert "no such folder" in said(tmp_path / "missing", 11)
+    assert f"{tmp_path / 'missing'} is not a package" in said(f"{tmp_path / 'missing'}:coreml", 11)
 
 
 @pytest.mark.slow

@@ -26,9 +26,11 @@ from edgesam_mobile.cli import (
     verify,
     weights,
 )
+from edgesam_mobile.cli.command import Program
 
 app = typer.Typer(
     name="edgesam-mobile",
+    cls=Program,
     help="Take promptable segmentation (SAM) onto phones: build, verify and measure EdgeSAM-class models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

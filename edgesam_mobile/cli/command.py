@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from edgesam_mobile.cli.output import out
-from edgesam_mobile.errors import EdgeSamError
+from edgesam_mobile.errors import EdgeSamError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., None])
 Arithmetic = Annotated[
@@ -35,6 +39,27 @@ _QUIET = inspect.Parameter(
 )
 
 
+INTERRUPTED, TERMINATED = 130, 143  # exit codes, as shells give them: 128 and the signal's number
+
+
+class Program(TyperGroup):
+    """The whole command line. What Typer refuses is told as any other usage error, not in a box of several lines."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(words, *more, **{**extra, "standalone_mode": False})
+        except typer.TyperException as refused:
+            out.configure(as_json="--json" in words, quiet="--quiet" in words or "-q" in words)
+            # A group called without a word has printed its help, and says nothing more.
+            if said := " ".join(refused.format_message().split()).removesuffix("."):
+                context = getattr(refused, "ctx", None)
+                path = context.command_path if context else self.name
+                out.error(UsageError(said, hint=f"`{path} --help` shows what there is"))
+            code = UsageError.exit_code
+        sys.exit(code or 0)
+
+
 def command(app: typer.Typer, name: str, *, examples: tuple[str, ...]) -> Callable[[Function], Function]:
     """Register a function as a command of ``app``.
 
@@ -46,16 +71,23 @@ def command(app: typer.Typer, name: str, *, examples: tuple[str, ...]) -> Callab
         @functools.wraps(function)
         def run(*, as_json: bool, quiet: bool, **options: Any) -> None:
             out.configure(as_json=as_json, quiet=quiet)
+            terminated = threading.Event()
             try:
-                function(**options)
+                with _terminable(terminated):
+                    function(**options)
             except KeyboardInterrupt:
                 out.note("interrupted: nothing half-written is left")
-                raise typer.Exit(130) from None
+                raise typer.Exit(TERMINATED if terminated.is_set() else INTERRUPTED) from None
             except EdgeSamError as error:
                 _traceback_if_asked()
                 out.error(error)
                 raise typer.Exit(error.exit_code) from None
-            except (typer.Exit, typer.Abort):
+            except typer.Exit as end:
+                # A command that keeps what it has measured ends by itself.
+                if terminated.is_set() and end.exit_code == INTERRUPTED:
+                    raise typer.Exit(TERMINATED) from None
+                raise
+            except typer.Abort:
                 raise
             except BrokenPipeError:
                 # The reader (head, less) has gone; a second write at exit must not complain either.
@@ -78,6 +110,29 @@ def command(app: typer.Typer, name: str, *, examples: tuple[str, ...]) -> Callab
         return function
 
     return register
+
+
+@contextmanager
+def _terminable(terminated: threading.Event) -> Iterator[None]:
+    """Within it, SIGTERM ends a command as Ctrl-C does, and sets the event; a second one ends it at once.
+
+    Where Python takes no signals (another thread), or somebody else handles or ignores this one, it changes nothing.
+    """
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        terminated.set()
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _traceback_if_asked() -> None:

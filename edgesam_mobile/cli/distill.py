@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgesam_mobile.cli.command import command
+from edgesam_mobile.cli.command import INTERRUPTED, command
 from edgesam_mobile.cli.output import number, out
 from edgesam_mobile.errors import UsageError
 
 app = typer.Typer()
-INTERRUPTED = 130
 
 _Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change an option: section.option=value; can be repeated.")

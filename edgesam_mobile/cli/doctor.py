@@ -44,7 +44,12 @@ _USES = {
     "onnxscript": ("onnxscript", "ONNX models"),
     "pycocotools": ("pycocotools.mask", "evaluating: COCO's masks and mask AP"),
     "scipy": ("scipy.ndimage", "evaluating: centre points and boundaries"),
-    "matplotlib": ("matplotlib", "loss curves of training"),
+    "matplotlib": ("matplotlib", "loss curves of training, fronts of `quantize`"),
+    "sqlalchemy": ("sqlalchemy", "keeping measurements: bench, history, compare, regress, report"),
+    "alembic": ("alembic", "keeping measurements: the store's versions"),
+    "pg8000": ("pg8000", "keeping measurements in PostgreSQL"),
+    "jinja2": ("jinja2", "report: the page"),
+    "adbutils": ("adbutils", "measuring on Android phones"),
     "segment-anything": ("segment_anything", "comparing with Meta's own code"),
     "torchvision": ("torchvision", "segment-anything"),
 }

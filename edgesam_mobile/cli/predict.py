@@ -50,7 +50,9 @@ def predict(
         list[str] | None, typer.Option(help="x,y or x,y,label in pixels; label 0 is background.")
     ] = None,
     box: Annotated[str | None, typer.Option(help="x1,y1,x2,y2 in pixels.")] = None,
-    weights: Annotated[str, typer.Option(help="Registered weights or a checkpoint file, run by PyTorch.")] = DEFAULT,
+    weights: Annotated[
+        str | None, typer.Option(help=f"Registered weights or a checkpoint, run by PyTorch; {DEFAULT} by default.")
+    ] = None,
     artifact: Annotated[
         str | None, typer.Option(help="DIR[:artefact] of a built package, instead of PyTorch.")
     ] = None,
@@ -65,6 +67,8 @@ def predict(
 
     if not point and not box:
         raise UsageError("nothing is prompted", hint="give --point x,y or --box x1,y1,x2,y2")
+    if artifact is not None and weights is not None:
+        raise UsageError("an artefact has weights of its own", hint="give --artifact or --weights, not both")
     points = [_numbers(text, (2, 3), "--point", "x,y or x,y,label") for text in point or ()]
     corners = _numbers(box, (4,), "--box", "x1,y1,x2,y2") if box else None
     prompt: dict[str, Any] = {"box": corners}
@@ -81,7 +85,7 @@ def predict(
     if artifact is not None:
         answer = _from_artifact(artifact, picture, prompt, threads, arithmetic)
     else:
-        answer = _from_pytorch(weights, picture, prompt, offline)
+        answer = _from_pytorch(weights or DEFAULT, picture, prompt, offline)
     write_png(output, answer.mask)
     write_png(drawn, overlay(picture, answer.mask, prompt.get("point_coords"), prompt.get("point_labels"), corners))
     share = float(answer.mask.mean())
@@ -139,7 +143,8 @@ def _from_artifact(
     from edgesam_mobile.runtime.predictor import ArtifactPredictor
     from edgesam_mobile.runtime.session import RUNTIMES, runnable
 
-    folder, _, wanted = where.partition(":") if not Path(where).is_dir() else (where, "", "")
+    # A folder's own name may hold a colon; an artefact's does not.
+    folder, _, wanted = where.rpartition(":") if ":" in where and not Path(where).is_dir() else (where, "", "")
     package = Path(folder)
     manifest = read_manifest(package)
     # Where no artefact is named, rather one that this machine runs than one that is interpreted.

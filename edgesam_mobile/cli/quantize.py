@@ -63,7 +63,7 @@ def quantize(
     from edgesam_mobile.evaluate.quantise import Masks, search, steps
     from edgesam_mobile.evaluate.table import parse_budget
     from edgesam_mobile.model.load import load_model, read_weights
-    from edgesam_mobile.model.registry import architecture
+    from edgesam_mobile.model.registry import architecture, refuse_undeployable
 
     if form not in FORMATS or precision not in FORMATS[form].compressed:
         offers = "; ".join(f"{f.name}: {', '.join(f.compressed)}" for f in FORMATS.values() if f.compressed)
@@ -72,7 +72,9 @@ def quantize(
         offers = ", ".join(p for p in FORMATS[form].instead if p != precision) or "floating point only"
         raise UsageError(f"layers that {form} leaves out cannot be {instead}", hint=f"they can be: {offers}")
     allowed = parse_budget(budget)
+    refuse_undeployable(weights)
     _, _, said = read_weights(weights, offline=offline)
+    refuse_undeployable(said.architecture)
     flag_weights(said.commercial_use, said.licence, said.trained)
     upsample = EXPORTED_UPSAMPLE if architecture(said.architecture).upsample else None
     model = load_model(weights, image_size=input_size, upsample=upsample, offline=offline)

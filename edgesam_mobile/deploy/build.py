@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,17 +14,17 @@ from pathlib import Path
 from edgesam_mobile.deploy import cache
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.deploy.place import refuse_other_content, refuse_unwritable
 from edgesam_mobile.deploy.precision import PRECISIONS, Plan
 from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE, Report, Stage, common_key, export_missing, parts, plan
 from edgesam_mobile.errors import StorageError, UsageError
-from edgesam_mobile.files import atomic_folder, sha256_of, storage_errors
+from edgesam_mobile.files import atomic_folder, sha256_of
 from edgesam_mobile.model.load import read_weights
 from edgesam_mobile.model.prior import PriorRule
-from edgesam_mobile.model.registry import Architecture, architecture
+from edgesam_mobile.model.registry import Architecture, architecture, refuse_undeployable
 from edgesam_mobile.model.sam import MASK_THRESHOLD, PIXEL_MEAN, Provenance
 from edgesam_mobile.package.card import CARD_NAME, model_card
 from edgesam_mobile.package.manifest import (
-    FILE_NAME,
     Artifact,
     CalibrationRecord,
     Git,
@@ -66,19 +65,23 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     """Build a package.
 
     Args:
-        package: folder to write; an older package there is replaced once the new one is complete.
+        package: folder to write; an older package there is replaced once the new one is complete, unless it holds
+            a file that no build has put there.
         report: called once per stage, with what it was and what it took.
 
     Raises:
-        UsageError, FetchError, WeightsError: as :func:`edgesam_mobile.load_model`.
+        UsageError, FetchError, WeightsError: as :func:`edgesam_mobile.load_model`; a UsageError also for weights of
+            a model that is not for phones, before they are fetched.
         EnvironmentMissing: a converter is not installed.
         StorageError: ``package`` holds something else, cannot be written, or the disk is full.
     """
     started = time.monotonic()
     if options.calibration is None and options.calibrated():
         raise UsageError("these precisions are calibrated", hint="give pictures to measure ranges on")
-    _refuse_other_content(package)
-    _refuse_unwritable(package)
+    refuse_other_content(package)
+    refuse_unwritable(package)
+    for name in filter(None, (options.model, options.weights)):
+        refuse_undeployable(name)
     path, _, provenance = read_weights(options.weights, offline=options.offline)
     spec = architecture(provenance.architecture)
     options = replace(options, input_size=options.input_size or provenance.image_size)
@@ -206,25 +209,9 @@ def _quantisation(plan: Plan) -> Quantisation:
     )
 
 
-def _refuse_other_content(package: Path) -> None:
-    """Only an older package, or nothing, may stand where the new one goes."""
-    if package.exists() and not package.is_dir():
-        raise StorageError(f"{package} is a file", hint="choose another output folder")
-    with storage_errors(package):
-        occupied = package.is_dir() and any(package.iterdir()) and not (package / FILE_NAME).is_file()
-    if occupied:
-        raise StorageError(f"{package} holds something that is not a package", hint="choose another output folder")
-
-
-def _refuse_unwritable(package: Path) -> None:
-    """Find out before minutes of work, not after; nothing is left behind."""
-    with storage_errors(package):
-        parent = next(folder for folder in package.resolve().parents if folder.exists())
-        tempfile.TemporaryDirectory(prefix=f".{package.name}.", dir=parent).cleanup()
-
-
 def _check_fit(spec: Architecture, options: BuildOptions) -> None:
-    """The weights must be of the model asked for, and that model must take the input size."""
+    """The weights must be of the model asked for, and that model must be one for phones and take the input size."""
+    refuse_undeployable(spec.name)
     if options.model is not None and entry(options.model).architecture != spec.name:
         raise UsageError(
             f"{options.weights} holds {spec.name} weights, not {options.model}", hint="leave --model out"

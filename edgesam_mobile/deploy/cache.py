@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edgesam_mobile.files import atomic_folder, sha256_of
+from edgesam_mobile.files import atomic_folder, sha256_of, storage_errors
 from edgesam_mobile.weights.fetch import cache_root
 
 _ALWAYS = ("torch", "torchao", "numpy")
+_UNDER_WAY = "export."
+_JUST_MADE = 60  # seconds in which a folder may still wait for its lock
 
 
 def stage_key(parts: Mapping[str, Any], packages: tuple[str, ...]) -> str:
@@ -50,6 +55,42 @@ def store(key: str, content: Path) -> Path:
         (folder / "sha256").write_text(sha256_of(content))
         shutil.move(content, folder / "content")
     return _place(key) / "content"
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for exports under way, gone afterwards; those of builds that were killed go now.
+
+    Each build holds a lock in its own folder, which ends with its process, however that ends.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    from filelock import FileLock
+
+    with storage_errors(build_cache()):
+        build_cache().mkdir(parents=True, exist_ok=True)
+        _forget_killed()
+        folder = Path(tempfile.mkdtemp(prefix=_UNDER_WAY, dir=build_cache()))
+    try:
+        with storage_errors(folder):
+            lock = FileLock(folder / "lock").acquire()
+        with lock:
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_killed() -> None:
+    from filelock import FileLock, Timeout
+
+    for folder in build_cache().glob(f"{_UNDER_WAY}*"):
+        try:
+            if time.time() - folder.stat().st_mtime > _JUST_MADE:
+                with FileLock(folder / "lock", timeout=0):
+                    shutil.rmtree(folder)
+        except (Timeout, OSError):
+            continue  # at work, somebody else's, or gone just now
 
 
 def build_cache() -> Path:

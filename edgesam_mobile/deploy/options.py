@@ -62,14 +62,15 @@ class BuildOptions:
             raise UsageError(f"no image dtype {self.image_dtype!r}", hint="choose float32 or uint8")
 
     def chosen(self) -> dict[str, tuple[str, ...]]:
-        """The formats to build, each with its precisions.
+        """The formats to build, each with its precisions; one asked for twice is built once.
 
         Raises:
             UsageError: no format of these targets offers the precision asked for.
         """
         chosen = {}
         for form in FORMATS.values():
-            wanted = form.precisions if self.precisions is None else tuple(filter(form.offers, self.precisions))
+            asked = form.precisions if self.precisions is None else filter(form.offers, self.precisions)
+            wanted = tuple(dict.fromkeys(asked))
             if wanted and set(form.targets) & set(self.targets):
                 chosen[form.name] = wanted
         if not chosen:

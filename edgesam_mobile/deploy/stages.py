@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -123,10 +122,7 @@ def export_missing(
     if not missing:
         return
     workers = _Workers()
-    with storage_errors(cache.build_cache()):
-        cache.build_cache().mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix="export.", dir=cache.build_cache()))
-    try:
+    with cache.scratch_folder() as scratch:
         if calibration is not None:
             with storage_errors(scratch):
                 calibration.save(scratch / CALIBRATION)
@@ -139,8 +135,6 @@ def export_missing(
                 pool.shutdown(wait=False, cancel_futures=True)
                 workers.stop()
                 raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from edgesam_mobile.model.repvit import M1, TINY, RepVitEncoder, RepVitVariant
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.tiny_vit import TinyVitEncoder
 from edgesam_mobile.model.vit import vit_encoder
+from edgesam_mobile.weights.registry import REGISTRY
 
 EncoderBuilder = Callable[[str | None], nn.Module]
 
@@ -30,6 +31,7 @@ class Architecture:
         point_masks: how many masks compete for a prompt without a box: the last 3 (SAM's training) or all 4
             (EdgeSAM's).
         input_sizes: sides of the square input that the encoder accepts.
+        deployable: whether its encoder has a form for phones; the others load, predict and teach.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Architecture:
     score: str
     point_masks: int
     input_sizes: tuple[int, ...] = (1024,)
+    deployable: bool = True
 
 
 _ANY_SIZE = (256, 512, 768, 1024)
@@ -53,9 +56,9 @@ ARCHITECTURES = {
         Architecture("edge-sam", _repvit(M1), "bicubic", "stability", 4, _ANY_SIZE),
         Architecture("edge-sam-tiny", _repvit(TINY), "bicubic", "stability", 4, _ANY_SIZE),
         Architecture("mobile-sam", lambda _: TinyVitEncoder(), None, "iou", 3, _ANY_SIZE),
-        Architecture("sam-vit-b", lambda _: vit_encoder("b"), None, "iou", 3),
-        Architecture("sam-vit-l", lambda _: vit_encoder("l"), None, "iou", 3),
-        Architecture("sam-vit-h", lambda _: vit_encoder("h"), None, "iou", 3),
+        Architecture("sam-vit-b", lambda _: vit_encoder("b"), None, "iou", 3, deployable=False),
+        Architecture("sam-vit-l", lambda _: vit_encoder("l"), None, "iou", 3, deployable=False),
+        Architecture("sam-vit-h", lambda _: vit_encoder("h"), None, "iou", 3, deployable=False),
     )
 }
 
@@ -71,6 +74,21 @@ def architecture(name: str) -> Architecture:
     near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ARCHITECTURES)}"
     raise UsageError(f"no architecture named {name!r}", hint=hint)
+
+
+def refuse_undeployable(name: str) -> None:
+    """Refuse to export an architecture that is not for phones, by its own name or that of its registered weights.
+
+    Any other name passes: what it leads to is told by the file of that name.
+
+    Raises:
+        UsageError: it only loads, predicts and teaches.
+    """
+    known = REGISTRY.get(name)
+    spec = ARCHITECTURES.get(known.architecture if known else name)
+    if spec is not None and not spec.deployable:
+        able = ", ".join(e.name for e in REGISTRY.values() if ARCHITECTURES[e.architecture].deployable)
+        raise UsageError(f"{spec.name} has no form for phones: it predicts and teaches", hint=f"choose one of {able}")
 
 
 def build_model(name: str, *, upsample: str | None = None, image_size: int = 1024) -> Sam:

