@@ -86,7 +86,8 @@ def _forget_killed() -> None:
 
     for folder in build_cache().glob(f"{_UNDER_WAY}*"):
         try:
-            if time.time() - folder.stat().st_mtime > _JUST_MADE:
+            # Without a lock it may be at work: versions before this one held none.
+            if (folder / "lock").exists() and time.time() - folder.stat().st_mtime > _JUST_MADE:
                 with FileLock(folder / "lock", timeout=0):
                     shutil.rmtree(folder)
         except (Timeout, OSError):

@@ -32,9 +32,13 @@ def test_what_killed_builds_have_left_goes_and_finished_exports_stay() -> None:
     left("export.killed", minutes_ago=5)
     left("export.not-locked-yet", minutes_ago=0)
     left("ab", minutes_ago=5)
+    lockless = left("export.of-an-earlier-version", minutes_ago=5)
+    (lockless / "lock").unlink()
+    os.utime(lockless, (0, 0))
+    stays = {"ab", "export.not-locked-yet", "export.of-an-earlier-version"}
     with scratch_folder() as folder:
-        assert {path.name for path in build_cache().iterdir()} == {"ab", "export.not-locked-yet", folder.name}
-    assert {path.name for path in build_cache().iterdir()} == {"ab", "export.not-locked-yet"}
+        assert {path.name for path in build_cache().iterdir()} == {*stays, folder.name}
+    assert {path.name for path in build_cache().iterdir()} == stays
 
 
 def test_a_build_at_work_keeps_its_folder_however_long_it_takes() -> None:
