@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from needed_tools import skip_without
 
 ROOT = Path(__file__).resolve().parents[1]
 # Takes Ctrl-C even where this process ignores it.
@@ -93,3 +94,12 @@ def test_the_two_lists_of_versions_agree() -> None:
     assert exact == {name: pinned.get(name) for name in exact}
     plain = {re.split(r"[^A-Za-z0-9-]", line)[0].lower() for line in wanted} - {"edgesam-mobile"}
     assert plain <= {name.replace("_", "-") for name in pinned}
+
+
+@pytest.mark.parametrize(("said", "outcome"), [("required", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_missing_tool_skips_a_test_but_not_where_all_tools_must_be_here(
+    said: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESAM_TOOLS", said)
+    with pytest.raises(outcome, match="no such tool"):
+        skip_without("no such tool")

@@ -69,8 +69,9 @@ def bench(
         typer.Option(help="One long launch a case on devices instead of several short ones, such as 10m or 90s."),
     ] = None,
     hottest: Annotated[
-        Literal["nominal", "fair", "serious"], typer.Option(help="Thermal state in which a device may start.")
-    ] = "fair",
+        Literal["nominal", "fair", "serious"] | None,
+        typer.Option(help="Thermal state in which a device may start; fair by default."),
+    ] = None,
     apk: Annotated[Path | None, typer.Option(help="Android harness to install where it is missing or older.")] = None,
     install: Annotated[
         bool, typer.Option("--install", help="Build, install and start the harness on iPhones first; needs Xcode.")
@@ -89,8 +90,18 @@ def bench(
     """
     if team is not None and not install:
         raise UsageError("--team without --install signs nothing", hint="add --install, or leave --team out")
+    on_devices = device != ["host"]
+    _refuse_unused(
+        {"--samples": samples, "--no-baselines": no_baselines}
+        if on_devices
+        else {
+            "--delegate": delegate, "--sustain": sustain, "--hottest": hottest, "--apk": apk, "--install": install,
+            "--lab": lab,
+        },
+        "is for this machine, not for devices" if on_devices else "is for devices, and --device names none",
+    )  # fmt: skip
     place = None if no_store else StorePlace(store)
-    if device != ["host"]:
+    if on_devices:
         from edgesam_mobile.lab.devices import Harness
         from edgesam_mobile.lab.jobs import JobOptions
 
@@ -100,7 +111,7 @@ def bench(
             sustain=_seconds(sustain) if sustain else 0.0,
             delegates=tuple(delegate or ()),
             threads=tuple(threads or ()),
-            hottest=hottest,
+            hottest=hottest or "fair",
         )
         harness = Harness(apk, install, team)
         bench_devices(
@@ -130,9 +141,12 @@ def bench(
     run = new_run(prepared.manifest, package, {"launches": launches, "seconds": seconds}, tuple(tag or ()))
     with kept(place, run) as keep:
         recorder = HostRecorder(prepared, keep)
-        with out.progress("measuring", len(prepared.jobs) * launches) as advance:
-            result = measure(prepared, launches=launches, seconds=seconds, report=advance, on_launch=recorder.take)
-        recorder.finish()
+        try:
+            with out.progress("measuring", len(prepared.jobs) * launches) as advance:
+                take = recorder.take
+                result = measure(prepared, launches=launches, seconds=seconds, report=advance, on_launch=take)
+        finally:
+            recorder.finish()  # what waits for PyTorch must survive whatever ended the run
         keep.status = "partial" if result.partial else "complete"
     reports = report(result)
     data = {"run": run.id if place else None, **as_record(result, reports)}
@@ -144,6 +158,18 @@ def bench(
     if result.partial:
         raise typer.Exit(130)
     refuse_unmeasured(reports)
+    keep.refuse_unstored()
+
+
+def _refuse_unused(options: dict[str, object], why: str) -> None:
+    """What would change nothing is refused: somebody counts on it.
+
+    Raises:
+        UsageError: one of ``options`` was given.
+    """
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} {why}", hint=f"leave {name} out, or look at --device")
 
 
 def refuse_unmeasured(reports: list[CaseReport]) -> None:
@@ -178,7 +204,7 @@ def warn(result: BenchResult, reports: list[CaseReport]) -> None:
         if r.unstable:
             out.warn(f"{r.case.key}: the warm-up of {r.unstable} of {r.launches} launches did not settle")
         if r.drift and r.drift.flagged:
-            out.warn(f"{r.case.key}: frames of the last third took {r.drift.ratio:.2f} x those of the first")
+            out.warn(f"{r.case.key}: frames of a launch's last third took {r.drift.ratio:.2f} x those of its first")
         if r.mask_iou is not None and r.mask_iou < 0.9:
             out.warn(f"{r.case.key}: its mask is not PyTorch's (IoU {r.mask_iou:.3f}): see `edgesam-mobile verify`")
     waited = max((r.waited for r in reports if r.waited is not None), default=0.0)

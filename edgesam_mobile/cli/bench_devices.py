@@ -14,7 +14,7 @@ import typer
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.devices import discovered
 from edgesam_mobile.cli.output import number, out
-from edgesam_mobile.errors import DeviceError, StorageError, UsageError
+from edgesam_mobile.errors import DeviceError, EdgeSamError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from edgesam_mobile.lab.devices import Harness
@@ -43,11 +43,13 @@ class Keeper:
 
     Attributes:
         launches: all of them.
-        status: what the run is called at its end.
+        unstored: one line for each that the store did not take, and where it is instead.
+        status: what the run is called at its end; never complete where something is not stored.
     """
 
     def __init__(self, store: Store | None, run: RunRecord) -> None:
         self.launches: list[LaunchRecord] = []
+        self.unstored: list[str] = []
         self.status: Literal["complete", "partial"] = "partial"
         self._store, self._run = store, run
 
@@ -57,7 +59,33 @@ class Keeper:
             try:
                 self._store.add_launch(self._run.id, launch)
             except StorageError as error:
-                out.warn(f"{error.message} ({error.hint})")
+                self._note(error)
+
+    def finish(self) -> None:
+        """Note in the store how the run ended; a store that fails now takes no figure from the table."""
+        if self.unstored:
+            self.status = "partial"
+        if self._store is not None:
+            try:
+                self._store.finish(self._run.id, self.status)
+            except EdgeSamError as error:
+                self._note(error)
+
+    def refuse_unstored(self) -> None:
+        """End with an error where the store has not everything.
+
+        Raises:
+            StorageError: the warnings before it have said what is missing.
+        """
+        if self.unstored:
+            raise StorageError(
+                f"not everything of run {self._run.id[:8]} is in the store: {self.unstored[0]}",
+                hint="the warnings above say where it is; `edgesam-mobile history import FILE` takes it in",
+            )
+
+    def _note(self, error: EdgeSamError) -> None:
+        self.unstored.append(error.message)
+        out.warn(f"{error.message} ({error.hint})" if error.hint else error.message)
 
 
 @contextmanager
@@ -74,7 +102,7 @@ def kept(place: StorePlace | None, run: RunRecord) -> Iterator[Keeper]:
     try:
         yield keeper
     finally:
-        store.finish(run.id, keeper.status)
+        keeper.finish()
 
 
 def bench_devices(
@@ -94,7 +122,7 @@ def bench_devices(
     from edgesam_mobile.cli.live import LiveView
     from edgesam_mobile.evaluate.probes import builtin_pictures
     from edgesam_mobile.lab.devices import open_link, select, stands_for_several
-    from edgesam_mobile.lab.fleet import measure_on
+    from edgesam_mobile.lab.fleet import measure_on, refuse_unoffered
     from edgesam_mobile.lab.inputs import make_inputs
     from edgesam_mobile.lab.jobs import new_run
     from edgesam_mobile.package.manifest import read_manifest
@@ -121,11 +149,13 @@ def bench_devices(
     _tell(run, keep, outcomes, kept_in=place)
     if interrupted:
         raise typer.Exit(130)
+    refuse_unoffered(outcomes, options.delegates)
     if failed := [outcome for outcome in outcomes if not outcome.whole]:
         raise DeviceError(
             f"not everything was measured on {', '.join(outcome.device for outcome in failed)}",
             hint="the lines above say why; what was measured is kept",
         )
+    keep.refuse_unstored()
 
 
 def _tell(run: RunRecord, keep: Keeper, outcomes: Sequence[Outcome], *, kept_in: StorePlace | None) -> None:

@@ -125,7 +125,7 @@ def _show(verdicts: Sequence[Verdict], target: Target, others: Sequence[Publishe
     for verdict in verdicts:
         figures, lines = verdict.figures, [*verdict.reasons, *(part.text for part in verdict.spent)]
         if figures.drift and figures.drift.flagged:
-            lines.append(f"frames of the last third took {figures.drift.ratio:.2f} x those of the first")
+            lines.append(f"frames of a launch's last third took {figures.drift.ratio:.2f} x those of its first")
         if lines:
             out.say(f"{figures.label} on {figures.where}, run {figures.short_run}:")
         for line in lines:

@@ -1,13 +1,14 @@
-"""What a run on devices shows while it goes on: a table that changes on a terminal, a line a launch elsewhere."""
+"""What a run on devices shows while it goes on: a table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 from edgesam_mobile.cli.output import number, out
@@ -23,6 +24,7 @@ _RECENT = 100  # frames that the shown percentiles are of
 _COLUMNS = (
     "device", "artefact", "launch", "doing", "frames", "p50 ms", "p90 ms", "FPS", "so far", "thermal", "°C", "done",
 )  # fmt: skip
+_EVERY = 30.0  # seconds between lines about one device, off a terminal
 TARGET = "iphone14-30fps"  # what most runs are for; `compare` judges by any
 
 
@@ -50,6 +52,7 @@ class LiveView:
         self._notes: dict[str, str] = {}
         self._planned: dict[str, int] = {}
         self._ended: dict[str, int] = {}
+        self._lines_due: dict[str, float] = {}
         self._say = out.note
 
     def planned(self, device: str, cases: Sequence[str], launches: int) -> None:
@@ -60,7 +63,10 @@ class LiveView:
 
     def sending(self, device: str, what: str, done: int, of: int) -> None:
         with self._lock:
-            self._notes[device] = f"sending {what}: {done / 1e6:.1f} of {of / 1e6:.1f} MB"
+            note = self._notes[device] = f"sending {what}: {done / 1e6:.1f} of {of / 1e6:.1f} MB"
+            due = self._line_due(device)
+        if due:
+            self.said(device, note)
 
     def event(self, device: str, case: str, index: int, event: Event) -> None:
         with self._lock:
@@ -68,6 +74,9 @@ class LiveView:
             row.launches = str(index + 1)
             self._notes.pop(device, None)
             _take(row, event)
+            progress = _progress(row) if self._line_due(device) else None
+        if progress is not None:
+            self.said(device, f"{case} launch {index + 1}: {progress}")
 
     def launched(self, device: str, case: str, launch: LaunchRecord) -> None:
         with self._lock:
@@ -82,6 +91,14 @@ class LiveView:
 
     def said(self, device: str, line: str) -> None:
         self._say(f"{device}: {line}")
+
+    def _line_due(self, device: str) -> bool:
+        """Whether a log has heard nothing of a device's progress for long; a table shows it all the time."""
+        now = time.monotonic()
+        if out.watched or now < self._lines_due.setdefault(device, now + _EVERY):
+            return False
+        self._lines_due[device] = now + _EVERY
+        return True
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -120,6 +137,12 @@ def _take(row: _Row, event: Any) -> None:
         row.celsius = event.battery.celsius if event.battery else None
     elif event.type == "error":
         row.doing = event.code
+
+
+def _progress(row: _Row) -> str:
+    """What is going on in a line; the figure is of the last frames only, since speed changes."""
+    lately = f", lately {median(row.recent):.1f} ms" if row.recent else ""
+    return f"{row.doing}, {row.frames} frames{lately}, thermal {row.thermal}"
 
 
 def _figures(row: _Row, target: Target) -> tuple[str, ...]:

@@ -64,7 +64,8 @@ def regress(
     """Say case by case whether the median frame became slower since another run, and how sure that is.
 
     Exit code 7 if a case is slower by more than the tolerance, 4 if that cannot be told of one. Cases are the same
-    artefact on the same device with the same delegate and threads; with :CASE on both sides, any two on one device.
+    artefact of the same model on the same device with the same delegate and threads; with :CASE on both sides, any
+    two on one device. Launches that were cut off or cancelled do not count.
     """
     from edgesam_mobile.lab.regress import compare, same_cases
 
@@ -77,7 +78,8 @@ def regress(
         pairs = same_cases(new, old)
     if not pairs:
         raise UsageError(
-            "the two have no case in common on the same device", hint="`edgesam-mobile history` lists the runs"
+            "the two have no case in common of the same model on the same device",
+            hint="name a case of each (RUN:CASE), or another run: `edgesam-mobile history` lists them",
         )
     found = [compare(now, then, tolerance=allowed) for now, then in pairs]
     missing = [each for each in old if all(each is not then for _, then in pairs)]

@@ -1,66 +1,45 @@
 """Android devices: what adb sees, files to the harness's folder, jobs through ``am instrument``.
 
-Events come as status lines while the job runs. The harness keeps them in a file as well, which is fetched when the
-cable drops meanwhile.
+Events come as status lines while the job runs. The harness keeps them in a file as well, which is read when the cable
+drops meanwhile.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import shlex
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from edgesam_mobile.errors import DeviceError, EnvironmentMissing, PackageError
 from edgesam_mobile.files import sha256_of
-from edgesam_mobile.lab.links import OnBytes, OnEvent
+from edgesam_mobile.lab.adb_calls import HINTS, STATES, AdbLost, AdbSilent, Calls, client, errors
+from edgesam_mobile.lab.links import OnBytes, OnEvent, never
 from edgesam_mobile.lab.protocol.events import Event, Hello
 from edgesam_mobile.lab.protocol.launch import LaunchEvents
-from edgesam_mobile.lab.protocol.link import Patience
+from edgesam_mobile.lab.protocol.link import FRUITLESS, Patience
 from edgesam_mobile.lab.protocol.messages import encode, plain
 from edgesam_mobile.lab.protocol.requests import Job
-from edgesam_mobile.lab.protocol.stream import Reader
+from edgesam_mobile.lab.protocol.stream import Ending, Reader
 from edgesam_mobile.lab.records import LaunchRecord
 
 if TYPE_CHECKING:
-    from adbutils import AdbClient, AdbDevice
-
-    from edgesam_mobile.lab.devices import Device, State
+    from edgesam_mobile.lab.devices import Device
 
 PACKAGE = "dev.edgesam.harness"
 INSTRUMENTATION = f"{PACKAGE}/.JobInstrumentation"
 # The folder of an app that adb may write to as well; what the harness says of it counts.
 FOLDER = f"/sdcard/Android/data/{PACKAGE}/files"
 LEAST_API = 26
-_POLL = 0.5  # seconds between two looks at what is kept of a job
-_STATES: dict[str, State] = {"device": "ready", "unauthorized": "unauthorised"}
-_HINTS = {
-    "unauthorised": "accept this computer on the device's screen",
-    "offline": "plug the cable in again, and see that the device is awake",
-}
-
-
-def client() -> AdbClient:
-    """adb's server on this machine, started if need be.
-
-    Raises:
-        EnvironmentMissing: adbutils is not installed.
-    """
-    try:
-        import adbutils
-    except ModuleNotFoundError as error:
-        raise EnvironmentMissing("adbutils is not installed", hint='pip install "edgesam-mobile[lab]"') from error
-    server = adbutils.adb
-    # adbutils starts a server as well, but never closes the socket with which it found none.
-    with suppress(OSError), socket.create_connection((server.host, server.port), timeout=3):
-        return server
-    subprocess.run([adbutils.adb_path(), "start-server"], capture_output=True, timeout=20, check=False)
-    return server
+_POLL = 0.5  # seconds between two looks at what a device does
+_HASHED = 50e6  # bytes a second that a slow phone hashes
+_INSTALLED = 120.0  # seconds that installing may take
+T = TypeVar("T")
 
 
 def adb_devices() -> list[Device]:
@@ -68,36 +47,31 @@ def adb_devices() -> list[Device]:
     from edgesam_mobile.lab.devices import Device
 
     try:
-        import adbutils
-
-        listed = [(info.serial, info.state) for info in client().list()]
-    except (EnvironmentMissing, OSError, RuntimeError, adbutils.AdbError):
+        with errors("this machine"):
+            listed = [(info.serial, info.state) for info in client().list()]
+    except (EnvironmentMissing, DeviceError):
         return []
     found = []
     for serial, said in listed:
-        state = _STATES.get(said, "offline")
-        device = Device(f"adb:{serial}", state, hint=_HINTS.get(state))
+        state = STATES.get(said, "offline")
+        device = Device(f"adb:{serial}", state, hint=HINTS.get(state))
         found.append(_described(device, serial) if state == "ready" else device)
     return found
 
 
 def _described(device: Device, serial: str) -> Device:
-    from dataclasses import replace
-
-    from adbutils import AdbError
-
+    adb = Calls(device.key, serial, within=5)
     try:
-        handle = client().device(serial)
-        battery = _battery(str(handle.shell("dumpsys battery", timeout=5)))
+        battery = _battery(adb.shell("dumpsys battery"))
         return replace(
             device,
-            model=str(handle.prop.get("ro.product.model")) or None,
-            os=f"Android {handle.prop.get('ro.build.version.release')}",
+            model=adb.shell("getprop ro.product.model") or None,
+            os=f"Android {adb.shell('getprop ro.build.version.release')}",
             battery=battery.get("level"),
             celsius=battery.get("temperature"),
         )
-    except (AdbError, OSError):
-        return device
+    except DeviceError as error:
+        return replace(device, state="offline", hint=f"{error.message}: {error.hint}")
 
 
 def _battery(text: str) -> dict[str, float]:
@@ -116,23 +90,22 @@ class AdbLink:
 
     def __init__(self, serial: str, *, apk: Path | None = None, patience: Patience | None = None) -> None:
         self.key = f"adb:{serial}"
-        self._serial, self._apk, self._folder = serial, apk, PurePosixPath(FOLDER)
+        self.stop: Callable[[], bool] = never
+        self._apk, self._folder = apk, PurePosixPath(FOLDER)
         self._patience = patience or Patience()
+        self._adb = Calls(self.key, serial, within=self._patience.idle)
+        self._left: str | None = None  # a job that may still run, of a device that did not come back
+
+    def identity(self) -> str | None:
+        # The same by cable and by Wi-Fi, and told without starting anything, which would end the other link's job.
+        with suppress(DeviceError):
+            said = self._adb.shell("settings get secure android_id")
+            return said if re.fullmatch("[0-9a-f]{8,16}", said) else None
+        return None
 
     def open(self) -> Hello:
-        with self._errors():
-            self._refuse_unusable()
-            if self._apk is not None and self._installed() != sha256_of(self._apk):
-                self._install(self._apk)
-            reader = Reader("one-job", instrumentation=True)
-            hello = [e for e in self._instrument(reader, "", self._patience.idle * 3) if isinstance(e, Hello)]
-        if hello:
-            self._folder = PurePosixPath(reader.folder or self._folder)
-            return hello[0]
-        said = reader.last_words or (reader.fault.message if reader.fault else "it said nothing")
-        raise DeviceError(
-            f"the harness does not start on {self.key}: {said}", hint="install it: `make apk`, then --apk FILE"
-        )
+        self._refuse_unusable()
+        return self._persist(self._greeted)
 
     def put(self, source: Path, path: str, on_bytes: OnBytes) -> None:
         if source.is_dir():
@@ -143,208 +116,247 @@ class AdbLink:
             size, digest = source.stat().st_size, sha256_of(source)
         except OSError as error:
             raise PackageError(f"cannot read {source}: {error.strerror}", hint="build the package again") from error
-        target = self._folder / path
-        with self._errors():
-            if self._hash(target) == digest:
-                on_bytes(size, size)
-                return
-            self._shell(f"mkdir -p {shlex.quote(str(target.parent))}")
-            part = f"{target}.part"
-            self._push(source, part, size, on_bytes)
-            if self._hash(PurePosixPath(part)) != digest:
-                self._refuse_full(size)
-                raise DeviceError(f"{path} arrived damaged", hint="try again; if it stays so, try another cable")
-            self._shell(f"mv {shlex.quote(part)} {shlex.quote(str(target))}")
+        self._persist(lambda: self._put(source, size, digest, self._folder / path, on_bytes))
 
     def run(self, job: Job, launch: LaunchEvents, on_event: OnEvent) -> LaunchRecord:
-        reader = Reader("one-job", instrumentation=True)
-        request = self._folder / "jobs" / f"{job.job}.request"
+        reader, started = Reader("one-job", instrumentation=True), False
 
         def take(event: Event) -> None:
             launch.take(event)
             on_event(event)
 
         try:
-            with self._errors():
-                self._shell(f"mkdir -p {shlex.quote(str(request.parent))}")
-                self._device().sync.push(io.BytesIO(encode(job)), str(request))
-                for event in self._instrument(reader, f"-e job jobs/{request.name}", self._patience.job):
-                    take(event)
+            self._persist(lambda: self._request(job))
+            started = True
+            return launch.record(self._followed(job.job, reader, take))
         except DeviceError as error:
-            if not reader.streams:
-                launch.failure = error.message
+            launch.failure = error.message
+            return launch.record(reader.ending())
         except KeyboardInterrupt:
             launch.cancelled = True
-            self._cancel(job.job)
-            for event in self._kept(job.job, reader, patience=self._patience.cancel):
-                launch.take(event)
-            self._force_stop()
+            if started:
+                self._cancelled(job.job, Reader("one-job", streams=reader.streams), launch)
             raise
-        if reader.ending().kind != "whole" and launch.failure is None:
-            kept = Reader("one-job", streams=reader.streams)
-            for event in self._kept(job.job, kept, patience=self._patience.reconnect):
-                take(event)
-            kept.last_words = reader.last_words
-            reader = kept
-        return launch.record(reader.ending())
 
     def close(self) -> None:
         """Nothing stays open between jobs."""
+
+    def _greeted(self) -> Hello:
+        self._await_free()
+        if self._apk is not None and self._installed(self._apk.stat().st_size) != sha256_of(self._apk):
+            self._install(self._apk)
+        reader = Reader("one-job", instrumentation=True)
+        hello = [e for e in self._instrument(reader, "", self._patience.idle * 3) if isinstance(e, Hello)]
+        if hello:
+            self._folder = PurePosixPath(reader.folder or self._folder)
+            return hello[0]
+        said = reader.last_words or (reader.fault.message if reader.fault else "it said nothing")
+        raise DeviceError(
+            f"the harness does not start on {self.key}: {said}",
+            hint="install it: `gradle -p android_harness :app:assembleRelease`, then --apk FILE",
+        )
+
+    def _put(self, source: Path, size: int, digest: str, target: PurePosixPath, on_bytes: OnBytes) -> None:
+        if self._hash(target, size) == digest:
+            on_bytes(size, size)
+            return
+        self._adb.shell(f"mkdir -p {shlex.quote(str(target.parent))}")
+        part = f"{target}.part"
+        try:
+            with source.open("rb") as stream:
+                self._adb.push(stream, part, lambda done: on_bytes(done, size))
+        except DeviceError:
+            self._refuse_full(size)
+            raise
+        if self._hash(PurePosixPath(part), size) != digest:
+            self._refuse_full(size)
+            raise DeviceError(f"{target.name} arrived damaged", hint="try again; if it stays so, try another cable")
+        self._adb.shell(f"mv {shlex.quote(part)} {shlex.quote(str(target))}")
+
+    def _request(self, job: Job) -> None:
+        """Bring a job's request to the device, once no other job runs there."""
+        self._await_free()
+        request = self._folder / "jobs" / f"{job.job}.request"
+        self._adb.shell(f"mkdir -p {shlex.quote(str(request.parent))}")
+        self._adb.push(io.BytesIO(encode(job)), str(request))
+
+    def _followed(self, job: str, reader: Reader, take: OnEvent) -> Ending:
+        """Start a job and take its events to their end; after a dropped cable, those that were kept."""
+        lost = ""
+        try:
+            for event in self._instrument(reader, f"-e job jobs/{job}.request", self._patience.job):
+                take(event)
+        except DeviceError as error:
+            lost = f"; {error.message}"
+        ending = reader.ending()
+        if ending.kind == "whole":
+            return ending
+        kept = Reader("one-job", streams=reader.streams)
+        for event in self._kept(job, kept, self._patience.reconnect, self.stop):
+            take(event)
+        kept.last_words = reader.last_words
+        ending = kept.ending()
+        if ending.kind == "whole":
+            return ending
+        self._left = None if self._force_stop() else job
+        return replace(ending, message=f"{ending.message}{lost}")
+
+    def _cancelled(self, job: str, reader: Reader, launch: LaunchEvents) -> None:
+        """End a job early, and take what it still says."""
+        self._cancel(job)
+        for event in self._kept(job, reader, self._patience.cancel, never):
+            launch.take(event)
+        if reader.ending().kind != "whole":
+            self._force_stop()
 
     def _instrument(self, reader: Reader, arguments: str, patience: float) -> Iterator[Event]:
         """Run the instrumentation and give its events; ends when it ends or the cable drops.
 
         Raises:
-            DeviceError: it says nothing for longer than ``patience`` seconds.
+            AdbLost: it says nothing for longer than ``patience`` seconds, or the cable dropped.
+            KeyboardInterrupt: somebody wants to stop.
         """
-        from adbutils import AdbTimeout
-
-        command = f"am instrument -w -r {arguments} {INSTRUMENTATION}"
-        with self._device().shell(command, stream=True) as connection:
-            connection.conn.settimeout(patience)
-            while True:
-                try:
-                    data = connection.recv(1 << 16)
-                except AdbTimeout as error:
-                    self._force_stop()
-                    raise DeviceError(
-                        f"{self.key} said nothing for {patience:g} s", hint="look at the device's screen"
-                    ) from error
-                if not data:
-                    return
-                yield from reader.feed(data)
+        try:
+            for piece in self._adb.stream(f"shell:am instrument -w -r {arguments} {INSTRUMENTATION}", patience):
+                self._look_whether_to_stop()
+                yield from reader.feed(piece)
                 if reader.fault is not None:
                     return
+        except AdbSilent:
+            self._force_stop()
+            raise
 
-    def _kept(self, job: str, reader: Reader, *, patience: float) -> Iterator[Event]:
-        """What the device kept of a job and was not seen yet, until its ``end`` or as long as it grows."""
-        path, size = self._folder / "jobs" / f"{job}.jsonl", -1
+    def _kept(self, job: str, reader: Reader, patience: float, stop: Callable[[], bool]) -> Iterator[Event]:
+        """What the device kept of a job and was not seen yet, until its ``end`` or as long as it grows.
+
+        Raises:
+            KeyboardInterrupt: ``stop`` says so.
+        """
+        path, offset, grown = str(self._folder / "jobs" / f"{job}.jsonl"), 0, False
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            again = Reader("one-job", streams=reader.streams)
+            if stop():
+                raise KeyboardInterrupt
             try:
-                with self._errors():
-                    content = self._device().sync.read_bytes(str(path))
-                    yield from again.feed(content)
-                    if again.ending().kind == "whole" or (len(content) == size and not self._runs()):
-                        return
-                    if len(content) > size:
-                        deadline = time.monotonic() + patience
-                    size = len(content)
+                # Asked before: what a process wrote before it ended is in what is read then.
+                runs = grown or self._runs()
+                piece = self._adb.read(path, offset)
             except DeviceError:
-                pass  # not back yet
+                grown = False  # not back yet
+            else:
+                offset, grown = offset + len(piece), bool(piece)
+                yield from reader.feed(piece)
+                if reader.ending().kind != "truncated" or not runs:
+                    return
+                if grown:
+                    deadline = time.monotonic() + patience
             time.sleep(_POLL)
 
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        """Do something on the device, and again once it is back if it is lost on the way.
+
+        Raises:
+            AdbLost: it does not come back, or was lost again and again.
+            KeyboardInterrupt: somebody wants to stop.
+        """
+        lost = 0
+        while True:
+            try:
+                return attempt()
+            except AdbLost as error:
+                lost += 1
+                if lost >= FRUITLESS:
+                    raise
+                self._await_return(error)
+
+    def _await_return(self, lost: AdbLost) -> None:
+        deadline = time.monotonic() + self._patience.reconnect
+        while True:
+            self._look_whether_to_stop()
+            with suppress(AdbLost):
+                if self._adb.state() == "device":
+                    return
+            if time.monotonic() >= deadline:
+                away = f"{lost.message}, and the device did not come back within {self._patience.reconnect:g} s"
+                raise DeviceError(away, hint=lost.hint)
+            time.sleep(_POLL)
+
+    def _await_free(self) -> None:
+        """Wait for the job before to be over: starting an instrumentation ends the one that runs, whosever it is.
+
+        Raises:
+            DeviceError: it runs on.
+        """
+        patience = self._patience.busy
+        if self._left is not None:
+            self._cancel(self._left)
+            patience = self._patience.cancel
+        deadline = time.monotonic() + patience
+        while self._runs():
+            self._look_whether_to_stop()
+            if time.monotonic() >= deadline:
+                raise DeviceError(
+                    f"{self.key} is busy: the harness runs already",
+                    hint="wait until the other job is over, or close the app on the device",
+                )
+            time.sleep(_POLL)
+        self._left = None
+
     def _refuse_unusable(self) -> None:
-        state = str(self._device().get_state())
+        state = self._adb.state()
         if state != "device":
-            raise DeviceError(f"{self.key} is {state}", hint=_HINTS.get(_STATES.get(state, "offline")))
-        api = self._shell("getprop ro.build.version.sdk").strip()
+            raise DeviceError(f"{self.key} is {state}", hint=HINTS.get(STATES.get(state, "offline")))
+        api = self._adb.shell("getprop ro.build.version.sdk")
         if api.isdecimal() and int(api) < LEAST_API:
             raise DeviceError(
                 f"{self.key} has Android API {api}", hint=f"the harness needs {LEAST_API} (Android 8) or later"
             )
 
-    def _installed(self) -> str | None:
-        """Hash of the installed harness's file."""
-        place = self._shell(f"pm path {PACKAGE}").strip().removeprefix("package:")
-        return self._hash(PurePosixPath(place)) if place else None
+    def _installed(self, size: int) -> str | None:
+        """Hash of the installed harness's file, which has about so many bytes."""
+        place = self._adb.shell(f"pm path {PACKAGE}").removeprefix("package:")
+        return self._hash(PurePosixPath(place), size) if place else None
 
     def _install(self, apk: Path) -> None:
         remote = f"/data/local/tmp/{PACKAGE}.apk"
-        self._device().sync.push(apk, remote)
-        said = self._shell(f"pm install -r -t {remote}")
-        self._shell(f"rm -f {remote}")
+        with apk.open("rb") as stream:
+            self._adb.push(stream, remote)
+        said = self._adb.shell(f"pm install -r -t {remote}", more=_INSTALLED)
+        self._adb.shell(f"rm -f {remote}")
         if "Success" not in said:
             raise DeviceError(
-                f"{self.key} does not install the harness: {plain(said.strip())}",
+                f"{self.key} does not install the harness: {plain(said)}",
                 hint="allow installing over USB on the device, or uninstall the older harness",
             )
 
-    def _push(self, source: Path, target: str, size: int, on_bytes: OnBytes) -> None:
-        from adbutils import AdbError
-
-        try:
-            with source.open("rb") as stream:
-                self._device().sync.push(_Counted(stream, lambda done: on_bytes(done, size)), target)
-        except AdbError:
-            self._refuse_full(size)
-            raise
-
     def _refuse_full(self, size: int) -> None:
-        lines = self._shell(f"df -k {shlex.quote(str(self._folder))}").splitlines()
+        lines = self._adb.shell(f"df -k {shlex.quote(str(self._folder))}").splitlines()
         free = lines[-1].split()[3] if lines and len(lines[-1].split()) > 3 else ""
         if free.isdecimal() and int(free) * 1024 < size:
             raise DeviceError(
                 f"no space for {size / 1e6:.0f} MB on {self.key}", hint="free some storage on the device"
             )
 
-    def _hash(self, path: PurePosixPath) -> str | None:
-        said = self._shell(f"sha256sum {shlex.quote(str(path))} 2>/dev/null").split()
+    def _hash(self, path: PurePosixPath, size: int) -> str | None:
+        said = self._adb.shell(f"sha256sum {shlex.quote(str(path))} 2>/dev/null", more=size / _HASHED).split()
         return said[0] if said and len(said[0]) == 64 else None
 
     def _runs(self) -> bool:
-        return bool(self._shell(f"pidof {PACKAGE}").strip())
+        return bool(self._adb.shell(f"pidof {PACKAGE}"))
 
     def _cancel(self, job: str) -> None:
         """Wish a job to end: a file, since nothing can be sent to an instrumentation."""
+        with suppress(DeviceError):  # it is gone: then its job ends by itself
+            self._adb.shell(f"touch {shlex.quote(str(self._folder / 'jobs' / f'{job}.cancel'))}")
+
+    def _force_stop(self) -> bool:
+        """End the harness; gives whether the device heard it."""
         try:
-            with self._errors():
-                self._shell(f"touch {shlex.quote(str(self._folder / 'jobs' / f'{job}.cancel'))}")
+            self._adb.shell(f"am force-stop {PACKAGE}")
         except DeviceError:
-            pass  # it is gone: then its job ends by itself
+            return False
+        return True
 
-    def _force_stop(self) -> None:
-        try:
-            with self._errors():
-                self._shell(f"am force-stop {PACKAGE}")
-        except DeviceError:
-            pass  # it is gone: then its job is, too, or ends by itself
-
-    def _shell(self, command: str) -> str:
-        return str(self._device().shell(command, timeout=self._patience.idle + 30))
-
-    def _device(self) -> AdbDevice:
-        return client().device(self._serial)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Whatever adb says as an error with what to do about it."""
-        from adbutils import AdbError
-
-        try:
-            yield
-        except AdbError as error:
-            said = plain(str(error))
-            raise DeviceError(f"adb on {self.key}: {said}", hint=_advice(said)) from error
-        except OSError as error:
-            raise DeviceError(
-                f"adb on {self.key}: {error.strerror or plain(str(error))}", hint="plug the cable in again"
-            ) from error
-
-
-def _advice(said: str) -> str:
-    """What to do about adb's words."""
-    for word, hint in (
-        ("unauthorized", _HINTS["unauthorised"]),
-        ("offline", _HINTS["offline"]),
-        ("not found", "`edgesam-mobile devices` lists what adb sees"),
-        ("No space", "free some storage on the device"),
-        ("more than one", "name the device: adb:SERIAL"),
-    ):
-        if word in said:
-            return hint
-    return "look at `adb devices`, the cable and the device's screen"
-
-
-class _Counted:
-    """A file that tells how much of it was read."""
-
-    def __init__(self, stream: Any, tell: Callable[[int], None]) -> None:
-        self._stream, self._tell, self._done = stream, tell, 0
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._stream.read(size)
-        self._done += len(data)
-        self._tell(self._done)
-        return data
+    def _look_whether_to_stop(self) -> None:
+        if self.stop():
+            raise KeyboardInterrupt

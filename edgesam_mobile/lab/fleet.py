@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from edgesam_mobile.errors import DeviceError, EdgeSamError, StorageError
+from edgesam_mobile.errors import DeviceError, EdgeSamError, StorageError, UsageError
 from edgesam_mobile.lab.inputs import Inputs
 from edgesam_mobile.lab.jobs import JobOptions, Planned, case_record, make_job, plan_cases, schedule, uploads
 from edgesam_mobile.lab.links import DeviceLink, device_record
@@ -42,7 +43,9 @@ class Outcome:
 
     Attributes:
         planned, launches: how many launches were to be, and those that were.
-        skipped: a line for each artefact that it cannot run.
+        skipped: a line for each artefact that it cannot run, or not with a delegate that was asked for.
+        delegates: all that its runtimes offer; ``None`` if it never answered.
+        same_as: the key under which this run measures the same device already.
         error: why it was given up.
         unstored: where launches are kept that the store did not take.
     """
@@ -51,13 +54,16 @@ class Outcome:
     planned: int = 0
     launches: list[LaunchRecord] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    delegates: frozenset[str] | None = None
+    same_as: str | None = None
     error: EdgeSamError | None = None
     unstored: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
         """Every launch that was to be is complete."""
-        return self.error is None and sum(one.status == "complete" for one in self.launches) == self.planned > 0
+        measured = sum(one.status == "complete" for one in self.launches) == self.planned > 0
+        return self.error is None and (measured or self.same_as is not None)
 
 
 def measure_on(
@@ -79,7 +85,7 @@ def measure_on(
 
     Returns:
         What became of each device, and whether Ctrl-C ended it early; then the devices' jobs were cancelled and
-        what they had measured is kept.
+        what they had measured is kept. A second Ctrl-C does not wait for that.
     """
     stop, lock = threading.Event(), threading.Lock()
 
@@ -91,19 +97,46 @@ def measure_on(
             except StorageError as error:
                 outcome.unstored.append(error.message)
 
-    runs = [_DeviceRun(link, package, manifest, inputs, options, only, watcher, kept, stop) for link in links]
+    claimed: dict[str, str] = {}
+
+    def claim(device: str, key: str) -> str:
+        with lock:
+            return claimed.setdefault(device, key)
+
+    runs = [_DeviceRun(link, package, manifest, inputs, options, only, watcher, kept, claim, stop) for link in links]
     threads = [threading.Thread(target=run.to_the_end, name=run.outcome.device, daemon=True) for run in runs]
     for thread in threads:
         thread.start()
-    interrupted = False
+    try:
+        _join(threads)
+    except KeyboardInterrupt:
+        stop.set()
+        for run, thread in zip(runs, threads, strict=True):
+            if thread.is_alive():
+                watcher.said(run.outcome.device, "its job is being ended; a second Ctrl-C does not wait for it")
+        with suppress(KeyboardInterrupt):
+            _join(threads)
+    return [run.outcome for run in runs], stop.is_set()
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
     while any(thread.is_alive() for thread in threads):
-        try:
-            for thread in threads:
-                thread.join(0.2)
-        except KeyboardInterrupt:
-            interrupted = True
-            stop.set()
-    return [run.outcome for run in runs], interrupted
+        for thread in threads:
+            thread.join(0.2)
+
+
+def refuse_unoffered(outcomes: Sequence[Outcome], delegates: Sequence[str]) -> None:
+    """Tell a delegate that no device has, which is a slip of the pen more often than a lack of the devices.
+
+    Raises:
+        UsageError: all devices answered, and none offers one of ``delegates``.
+    """
+    answers = [outcome.delegates for outcome in outcomes if outcome.same_as is None]
+    offered = frozenset[str]().union(*(answer for answer in answers if answer is not None))
+    if None not in answers and (unknown := [name for name in delegates if name not in offered]):
+        raise UsageError(
+            f"no device offers the delegate {unknown[0]!r}", hint=f"they offer {', '.join(sorted(offered)) or 'none'}"
+        )
 
 
 class _DeviceRun:
@@ -119,9 +152,12 @@ class _DeviceRun:
         only: Sequence[str],
         watcher: Watcher,
         keep: Callable[[Outcome, LaunchRecord], None],
+        claim: Callable[[str, str], str],
         stop: threading.Event,
     ) -> None:
         self.outcome = Outcome(link.key)
+        link.stop = stop.is_set
+        self._claim = claim
         self._link, self._package, self._manifest, self._inputs = link, package, manifest, inputs
         self._options, self._only, self._watcher, self._keep, self._stop = options, only, watcher, keep, stop
 
@@ -129,6 +165,8 @@ class _DeviceRun:
         """Run; whatever goes wrong is in the outcome."""
         try:
             self._measure()
+        except KeyboardInterrupt:
+            pass  # the link was told to stop; what was measured is in the outcome
         except EdgeSamError as error:
             self.outcome.error = error
         # A fault of one device's thread must not take the others' measurements along.
@@ -138,17 +176,20 @@ class _DeviceRun:
             self._watcher.said(self.outcome.device, f"given up: {self.outcome.error.message}")
 
     def _measure(self) -> None:
+        if self._measured_elsewhere(self._link.identity()):
+            return
         hello = self._link.open()
         try:
+            if self._measured_elsewhere(hello.device.id):
+                return
             device = device_record(self._link.key, hello)
+            self.outcome.delegates = frozenset(d for runtime in hello.runtimes for d in runtime.delegates)
             cases, self.outcome.skipped = plan_cases(self._manifest, hello, self._options, self._only)
             order = list(schedule(cases, self._options))
             self.outcome.planned = len(order)
             self._watcher.planned(self.outcome.device, [_name(case) for case in cases], len(order))
             if not cases:
-                raise DeviceError(
-                    "the device runs none of the package's artefacts", hint="; ".join(self.outcome.skipped)
-                )
+                raise DeviceError("the device runs none of what was asked for", hint="; ".join(self.outcome.skipped))
             self._send(cases)
             lost = 0
             for index, case in order:
@@ -163,6 +204,16 @@ class _DeviceRun:
                     )
         finally:
             self._link.close()
+
+    def _measured_elsewhere(self, identity: str | None) -> bool:
+        """Whether another link of this run leads to the same device, such as one by Wi-Fi beside one by cable."""
+        if identity is None or (other := self._claim(identity, self._link.key)) == self._link.key:
+            return False
+        self.outcome.same_as = other
+        line = f"the same device as {other}, which is measured: one device, one link"
+        self.outcome.skipped.append(line)
+        self._watcher.said(self._link.key, line)
+        return True
 
     def _send(self, cases: Sequence[Planned]) -> None:
         files = dict(self._inputs.files)
@@ -189,6 +240,11 @@ class _DeviceRun:
             ended = self._link.run(job, launch, seen)
         except KeyboardInterrupt:
             ended = launch.record(Ending("truncated", code="truncated", message="interrupted"))
+        except Exception as error:
+            # Whatever it was, the measurement must survive it.
+            why = f"unexpected {type(error).__name__}: {error}"
+            self._keep(self.outcome, launch.record(Ending("truncated", code="truncated", message=why)))
+            raise
         self._keep(self.outcome, ended)
         self._watcher.launched(self.outcome.device, _name(case), ended)
         return ended

@@ -26,7 +26,7 @@ _STATUS: dict[str, LaunchStatus] = {"ok": "complete", "failed": "failed", "inter
 class HostRecorder:
     """Turns launches into records as they end.
 
-    Each mask is held against PyTorch's; until PyTorch has answered, launches wait.
+    Each mask is held against PyTorch's; until PyTorch has answered, launches wait, if it is to run at all.
 
     Args:
         keep: takes each record.
@@ -37,13 +37,14 @@ class HostRecorder:
         self._device = DeviceRecord("host", "host", _machine())
         self._waiting: list[tuple[Launch, str]] = []
         self._expected: NDArray[np.bool_] | None = None
+        self._awaited = any(case.id == PYTORCH for case in prepared.jobs)
 
     def take(self, launch: Launch) -> None:
         """A launch that has just ended."""
         self._waiting.append((launch, _now()))
         if launch.case.id == PYTORCH and launch.mask is not None and self._expected is None:
             self._expected = launch.mask
-        if self._expected is not None:
+        if self._expected is not None or not self._awaited:
             self.finish()
 
     def finish(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from edgesam_mobile.errors import DeviceError
@@ -22,8 +23,9 @@ from edgesam_mobile.lab.usbmux import Unreachable, attached, canonical, connect,
 PORT = 8765  # on the device; the app's own constant
 _WAIT = 60.0  # seconds in which somebody can find the iPhone, unlock it and open the app
 _LOOK = Patience(idle=3.0, busy=0.0)
-_PAUSE = 0.5  # seconds between two looks whether the app listens
-_WORTH_WAITING = ("absent", "refused", "untrusted")
+_PAUSE = 0.5  # seconds between two looks whether the app listens, or somebody wants to stop
+# Where udev starts usbmuxd, it comes with the first device and ends with the last.
+_WORTH_WAITING = ("no-service", "absent", "refused", "untrusted")
 
 
 def ios_devices() -> list[Device]:
@@ -97,19 +99,19 @@ class IosLink(DuplexLink):
                 return super().open()
             except Unreachable as error:
                 left = deadline - time.monotonic()
-                if error.why not in _WORTH_WAITING or left <= 0:
+                if error.why not in _WORTH_WAITING or left <= 0 or self.stop():
                     raise
                 if error.why != told:
                     told = error.why
                     self._say(f"{error.message}; waiting up to {left:.0f} s: {error.hint}")
                 if error.why == "absent":
-                    self._await_cable(left)
+                    self._await_cable(min(left, _PAUSE))
                 else:
                     time.sleep(min(left, _PAUSE))
 
     def _await_cable(self, seconds: float) -> None:
         """Wait for the iPhone to be plugged in; what is attached already is told as well, so none is missed."""
-        with listening() as devices:
+        with suppress(Unreachable), listening() as devices:
             for change in devices.changes(within=seconds):
                 if (change.kind, change.udid) == ("attached", self._udid):
                     return

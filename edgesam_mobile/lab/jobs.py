@@ -124,7 +124,7 @@ def case_record(
 def plan_cases(
     manifest: Manifest, hello: Hello, options: JobOptions, only: Sequence[str] = ()
 ) -> tuple[list[Planned], list[str]]:
-    """The cases that a device can run, and a line for each artefact that it cannot.
+    """The cases that a device can run, and a line for each artefact, or delegate asked for, that it cannot.
 
     Args:
         only: ids of artefacts; all of them if empty.
@@ -143,8 +143,12 @@ def plan_cases(
         if runtime is None:
             skipped.append(f"{artifact.id}: the harness has no runtime for {artifact.format}")
             continue
-        wanted = [d for d in options.delegates if d in runtime.delegates] or list(runtime.delegates[:1])
-        for delegate in wanted or (None,):
+        wanted: Sequence[str | None] = options.delegates or runtime.delegates[:1] or (None,)
+        for delegate in wanted:
+            if delegate is not None and delegate not in runtime.delegates:
+                offered = ", ".join(runtime.delegates) or "none at all"
+                skipped.append(f"{artifact.id}: {runtime.name} has no delegate {delegate} (it has {offered})")
+                continue
             cases += [Planned(artifact, runtime.name, delegate, n) for n in options.threads or (None,)]
     return cases, skipped
 

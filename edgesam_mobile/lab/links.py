@@ -20,14 +20,25 @@ OnEvent = Callable[[Event], None]
 OnBytes = Callable[[int, int], None]
 
 
+def never() -> bool:
+    """Nobody wants to stop."""
+    return False
+
+
 class DeviceLink(Protocol):
     """One device, connected.
 
     Attributes:
         key: how it is addressed.
+        stop: asked while something is sent or waited for: whether to raise ``KeyboardInterrupt`` instead.
     """
 
     key: str
+    stop: Callable[[], bool]
+
+    def identity(self) -> str | None:
+        """What tells it from all other devices, before anything is started there; ``None`` if only ``hello`` does."""
+        ...
 
     def open(self) -> Hello:
         """Connect, and say what is there.
@@ -42,6 +53,7 @@ class DeviceLink(Protocol):
 
         Raises:
             DeviceError: the device refuses it or is lost.
+            KeyboardInterrupt: ``stop`` says so; what is there already is not sent again next time.
         """
         ...
 
@@ -67,7 +79,11 @@ class DuplexLink:
 
     def __init__(self, key: str, connect: Callable[[], Connection], *, patience: Patience | None = None) -> None:
         self.key = key
+        self.stop: Callable[[], bool] = never
         self._session = Session(connect, patience=patience)
+
+    def identity(self) -> str | None:
+        return None  # a harness serves one session at a time: the second link is refused
 
     def open(self) -> Hello:
         deadline = time.monotonic() + _LEAVING
@@ -83,10 +99,10 @@ class DuplexLink:
         return self._session.hello
 
     def put(self, source: Path, path: str, on_bytes: OnBytes) -> None:
-        self._session.put(source, path, on_progress=on_bytes)
+        self._session.put(source, path, on_progress=on_bytes, stop=self.stop)
 
     def run(self, job: Job, launch: LaunchEvents, on_event: OnEvent) -> LaunchRecord:
-        return measure(self._session, job, launch, on_event=on_event)
+        return measure(self._session, job, launch, on_event=on_event, stop=self.stop)
 
     def close(self) -> None:
         self._session.__exit__(None, None, None)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from edgesam_mobile.lab.records import LaunchRecord
 from edgesam_mobile.lab.statistics import EFFECT, Estimate, dominance, ratio, ratio_between
-from edgesam_mobile.lab.summary import THERMAL, CaseSummary, case_key
+from edgesam_mobile.lab.summary import THERMAL, CaseSummary, case_key, complete_only
 
 Change = Literal["slower", "faster", "no difference shown", "cannot tell"]
 
@@ -41,9 +41,9 @@ class Comparison:
 
 
 def same_cases(new: Sequence[CaseSummary], old: Sequence[CaseSummary]) -> list[tuple[CaseSummary, CaseSummary]]:
-    """Cases that both have on the same device, with the same delegate and threads."""
-    before = {(s.device.key, *case_key(s.case)): s for s in old}
-    keys = [(s.device.key, *case_key(s.case)) for s in new]
+    """Cases that both have of the same model on the same device, with the same delegate and threads."""
+    before = {(s.run.model, s.device.key, *case_key(s.case)): s for s in old}
+    keys = [(s.run.model, s.device.key, *case_key(s.case)) for s in new]
     return [(now, before[key]) for now, key in zip(new, keys, strict=True) if key in before]
 
 
@@ -57,12 +57,17 @@ def compare(new: CaseSummary, old: CaseSummary, *, tolerance: float = EFFECT) ->
     are resampled on their own, and each launch is measured in its reference kernel's time where all launches have
     one, which takes out a device that as a whole was slower that day.
 
+    Launches that were cut off or cancelled are left out: they may hold the cool beginning only.
+
     Args:
         tolerance: 0.05 is 5 %; positive.
     """
+    new, old = complete_only(new), complete_only(old)
     now, then = new.counted, old.counted
     if not now or not then:
-        return Comparison(new, old, None, None, None, None, False, "cannot tell", ("no frames in one of them",))
+        return Comparison(
+            new, old, None, None, None, None, False, "cannot tell", ("no complete launch in one of them",)
+        )
     paired = new.run.id == old.run.id
     raw, estimate = None, _paired(now, then) if paired else None
     kernel = median(_kernels(now)) / median(_kernels(then)) if _has_kernels([*now, *then]) else None

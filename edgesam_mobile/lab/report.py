@@ -122,7 +122,7 @@ def _case_report(result: BenchResult, case: Case) -> CaseReport:
         growth_bytes=_whole_median(end["peak_bytes"] - end["before_load_bytes"] for end in ended),
         vs_pytorch=None if case.id == PYTORCH else speed_up(result, case, PYTORCH, "frame"),
         mask_iou=_agreement(result, case),
-        drift=drift(frames),
+        drift=drift([launch.times("frame") for launch in launches]),
         waited=max((end["waited"] for end in ended if end["waited"] is not None), default=None),
         unstable=sum(not end["stable"] for end in ended),
         quick=not long_enough or len(launches) < CLAIM_LAUNCHES,

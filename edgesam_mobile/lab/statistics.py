@@ -51,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Drift:
-    """Median of the last third of a run over that of the first third.
+    """Median frame of a launch's last third over that of its first third; of several, the median over launches.
 
     Attributes:
         flagged: the change is larger than 5 % and than chance explains.
@@ -173,27 +173,39 @@ def stable(samples: Sequence[float], *, window: int = 3, tolerance: float = EFFE
     return bool(abs(last - before) <= tolerance * before)
 
 
-def drift(samples: Sequence[float]) -> Drift | None:
-    """Compare the first and the last third of a run, in order of time: heat, throttling, another job.
+def drift(launches: Sequence[Sequence[float]]) -> Drift | None:
+    """Compare the first and the last third of each launch, in order of time: heat, throttling, another job.
+
+    Each launch is held against itself. In the thirds of all launches together, what every one of them shows would
+    be lost, and what differs between two launches would look like a change in time.
+
+    Args:
+        launches: samples of each; those with fewer than nine are left out.
 
     Returns:
-        ``None`` for fewer than nine samples.
+        ``None`` if none is left.
     """
-    third = len(samples) // 3
-    if third < 3:
+    long = [_series(times) for times in launches if len(times) >= 9]
+    thirds = [(series[: len(series) // 3], series[-(len(series) // 3) :]) for series in long]
+    if not thirds:
         return None
-    first, last = _series(samples[:third]), _series(samples[-third:])
-    change = float(np.median(last) / np.median(first))
-    return Drift(change, abs(change - 1) > EFFECT and _rank_sum_p(first, last) < 0.01)
+    change = float(np.median([np.median(last) / np.median(first) for first, last in thirds]))
+    return Drift(change, abs(change - 1) > EFFECT and _rank_sum_p(thirds) < 0.01)
 
 
-def _rank_sum_p(first: Series, last: Series) -> float:
-    """Two-sided p of Wilcoxon, Mann and Whitney's test, by the normal approximation with ties at mid-rank."""
-    n, m = len(first), len(last)
-    wins, ties = _wins_and_ties(first, last)
-    total = n + m
-    variance = n * m / 12 * (total + 1 - float(np.sum(ties**3 - ties)) / (total * (total - 1)))
-    return math.erfc(abs(wins - n * m / 2) / math.sqrt(2 * variance)) if variance > 0 else 1.0
+def _rank_sum_p(pairs: Sequence[tuple[Series, Series]]) -> float:
+    """Two-sided p of Wilcoxon, Mann and Whitney's test, by the normal approximation with ties at mid-rank.
+
+    Of several pairs, their statistics and variances add up, as they are independent of each other.
+    """
+    excess = variance = 0.0
+    for first, last in pairs:
+        n, m = len(first), len(last)
+        wins, ties = _wins_and_ties(first, last)
+        total = n + m
+        excess += wins - n * m / 2
+        variance += n * m / 12 * (total + 1 - float(np.sum(ties**3 - ties)) / (total * (total - 1)))
+    return math.erfc(abs(excess) / math.sqrt(2 * variance)) if variance > 0 else 1.0
 
 
 def _wins_and_ties(first: Series, last: Series) -> tuple[float, Series]:

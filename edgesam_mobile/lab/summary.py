@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal, get_args
 
-from edgesam_mobile.lab.records import CaseRecord, DeviceRecord, LaunchRecord, RunRecord
+from edgesam_mobile.lab.records import CaseRecord, DeviceRecord, LaunchRecord, LaunchStatus, RunRecord
 from edgesam_mobile.lab.statistics import Drift, Estimate, Summary, drift, launch_interval, percentile_intervals
 from edgesam_mobile.lab.statistics import summarise as summarise_samples
 
@@ -59,7 +59,7 @@ class CaseSummary:
         mask_iou: lowest agreement with PyTorch of any golden prompt in any launch; ``None`` if none was checked.
         checked: every launch passed its check; ``None`` if one told none and none failed.
         thermal: the worst state told; ``None`` if none was.
-        drift: of the frames in order of time.
+        drift: of each launch's frames in order of time.
         curve: windows of each counted launch.
     """
 
@@ -139,6 +139,13 @@ def summarise(runs: Iterable[RunRecord]) -> list[CaseSummary]:
     return [_summary(run, launches) for run in runs for launches in _by_case(run).values()]
 
 
+def complete_only(figures: CaseSummary) -> CaseSummary:
+    """The same case, of launches that were cut off or cancelled no frame counted."""
+    if all(launch.status == "complete" for launch in figures.counted):
+        return figures
+    return _summary(figures.run, figures.launches, counting=("complete",))
+
+
 def case_key(case: CaseRecord) -> tuple[str, ...]:
     """What tells a case from others on the same device and stays the same from run to run."""
     threads = f"{case.threads} thread{'s' if case.threads != 1 else ''}" if case.threads is not None else None
@@ -189,9 +196,13 @@ def _by_case(run: RunRecord) -> dict[tuple[str, ...], list[LaunchRecord]]:
     return found
 
 
-def _summary(run: RunRecord, launches: Sequence[LaunchRecord]) -> CaseSummary:
+def _summary(
+    run: RunRecord,
+    launches: Sequence[LaunchRecord],
+    counting: tuple[LaunchStatus, ...] = ("complete", "cancelled", "truncated"),
+) -> CaseSummary:
     counted = [
-        launch for launch in launches if launch.status != "failed" and min(launch.times("frame"), default=0) > 0
+        launch for launch in launches if launch.status in counting and min(launch.times("frame"), default=0) > 0
     ]
     ious, passed = _checks(launches)
     return CaseSummary(
@@ -209,7 +220,7 @@ def _summary(run: RunRecord, launches: Sequence[LaunchRecord]) -> CaseSummary:
         mask_iou=min(ious, default=None),
         checked=passed,
         thermal=_worst(state.body.get("thermal") for launch in launches for state in launch.states),
-        drift=drift(_pooled(counted, "frame")),
+        drift=drift([launch.times("frame") for launch in counted]),
         curve=tuple(_curve(launch) for launch in counted),
     )
 

@@ -112,7 +112,7 @@ def doubts(figures: CaseSummary, needed: Evidence) -> list[str]:
         *untrained,
         *_masks(figures, needed),
         *_heat(figures, needed.thermal),
-        *_conditions(launches),
+        *_conditions(launches, needed),
     ]
 
 
@@ -225,8 +225,11 @@ def _heat(figures: CaseSummary, allowed: Thermal) -> Iterator[str]:
         yield f"the device was too hot: {figures.thermal}, at most {allowed} allowed"
 
 
-def _conditions(launches: Sequence[LaunchRecord]) -> Iterator[str]:
-    """How the harness and the device were set, launch by launch; what was not told counts as not so."""
+def _conditions(launches: Sequence[LaunchRecord], needed: Evidence) -> Iterator[str]:
+    """How the harness and the device were set, launch by launch; what was not told counts as not so.
+
+    The delegate alone may be taken on trust, where the target says so: some runtimes never tell it.
+    """
     builds = [told(launch.hello, "harness", "build") for launch in launches]
     if others := sorted({str(build or "unknown") for build in builds if build != "release"}):
         yield f"no release build of the harness: {', '.join(others)}"
@@ -243,6 +246,7 @@ def _conditions(launches: Sequence[LaunchRecord]) -> Iterator[str]:
         (str(asked), "one that it does not tell" if got is None else str(got))
         for launch in launches
         if (asked := told(launch.result, "requested")) != (got := told(launch.result, "applied"))
+        and not (got is None and needed.delegate == "asked")
     }
     for asked, got in sorted(swapped):
         yield f"asked for delegate {asked}, ran on {got}"

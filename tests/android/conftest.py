@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +12,16 @@ from android_harness.host.build import build_host
 from android_harness.tools.build_apk import build_apk
 from android_harness.tools.dex2jar import dex2jar
 from edgesam_mobile.errors import EnvironmentMissing
+from tests.needed_tools import skip_without
 
 
 @contextmanager
 def tools_or_skip() -> Iterator[None]:
-    """Skip where a tool is not on this machine; fail where all tools must be (``EDGESAM_TOOLS=required``)."""
+    """Skip where a tool is not on this machine, or fail (:func:`skip_without`)."""
     try:
         yield
     except EnvironmentMissing as missing:
-        if os.environ.get("EDGESAM_TOOLS") == "required":
-            raise
-        pytest.skip(f"{missing.message}; {missing.hint}")
+        skip_without(f"{missing.message}; {missing.hint}")
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from android_harness.adb.loop import PACKAGE, adb_loop, in_own_network, own_network
 from edgesam_mobile.errors import DeviceError
+from edgesam_mobile.lab.adb import AdbLink
+from edgesam_mobile.lab.adb_calls import AdbLost, Calls
+from edgesam_mobile.lab.protocol.link import Patience
 from tests.android.conftest import tools_or_skip
 
 INSTRUMENT = f"am instrument -w -r {PACKAGE}/.JobInstrumentation"
@@ -32,6 +38,57 @@ def files_and_shell(folder: str) -> None:
         assert back.read_bytes() == sent.read_bytes()
         assert device.adb("shell", "getprop ro.product.model").strip() == "adb loop"
         assert "level: 50" in device.adb("shell", "dumpsys battery")
+
+
+def the_desktops_own_calls(folder: str) -> None:
+    with adb_loop(Path(folder), ["echo"]) as device:
+        adb = Calls("adb:loop", device.serial, within=10)
+        content, path = bytes(range(256)) * 8192, f"{device.folder}/models/file"
+        adb.push(io.BytesIO(content), path)
+        assert Path(path).read_bytes() == content
+        assert adb.read(path, 0) == content and adb.read(path, 300) == content[300:]
+        assert adb.read(path, len(content)) == adb.read(f"{path}.none", 0) == b""
+        assert (adb.state(), adb.shell("echo out; echo err >&2")) == ("device", "out\nerr")
+        with pytest.raises(DeviceError, match=r"cannot write /dev/full: .*No space left on device") as caught:
+            adb.push(io.BytesIO(content), "/dev/full")
+        assert not isinstance(caught.value, AdbLost)  # trying again would not help
+        half = Cut(content, lambda: device.pull_cable())
+        with pytest.raises(AdbLost):
+            adb.push(half, path)
+        assert not Path(path).exists()  # adbd removes what it has of it, so there is nothing to continue
+
+
+class Cut(io.BytesIO):
+    """A file in the middle of which the cable is pulled."""
+
+    def __init__(self, content: bytes, pull: Callable[[], None]) -> None:
+        super().__init__(content)
+        self._pull = pull
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() == 1 << 20:
+            self._pull()
+        return super().read(size)
+
+
+def two_labs(folder: str) -> None:
+    """What Android does to a job when another instrumentation starts, and that the desktop does not start one."""
+    instrument = f"am instrument -w -r -e job jobs/x {PACKAGE}/.JobInstrumentation"
+    with adb_loop(Path(folder), ["sh", "-c", "sleep 30; :"]) as device:
+        device.install(Path(__file__))
+        first = subprocess.Popen(
+            ["adb", "-P", str(device.port), "-s", device.serial, "shell", instrument],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        while not device.adb("shell", f"pidof {PACKAGE}; true").strip():
+            time.sleep(0.05)
+        with pytest.raises(DeviceError, match="is busy"):
+            AdbLink(device.serial, patience=Patience(busy=0)).open()
+        assert first.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            device.adb("shell", instrument, timeout=0.5)
+        print(first.communicate(timeout=10)[0])
 
 
 def not_installed(folder: str) -> None:
@@ -79,6 +136,14 @@ def test_what_fails_inside_is_told_outside(tmp_path: Path) -> None:
 
 def test_files_arrive_as_they_are(tmp_path: Path) -> None:
     in_own_network(files_and_shell, str(tmp_path))
+
+
+def test_the_desktops_own_calls_are_understood(tmp_path: Path) -> None:
+    in_own_network(the_desktops_own_calls, str(tmp_path))
+
+
+def test_another_labs_job_is_not_ended(tmp_path: Path) -> None:
+    assert "Process crashed" in in_own_network(two_labs, str(tmp_path))
 
 
 def test_without_an_app_the_instrumentation_is_not_found(tmp_path: Path) -> None:

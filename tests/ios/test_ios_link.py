@@ -141,10 +141,10 @@ def test_a_cable_pulled_while_missing_events_are_fetched_costs_nothing(
     def pull_twice() -> None:
         mux.detach(phone)
         time.sleep(0.2)  # so that events wait to be fetched
-        phone.allowance = 2000  # beyond the greeting, in the middle of an event
+        phone.allowance = 1000  # beyond the greeting, in the middle of an event
         mux.attach(phone)
 
-    watcher = Acting(pull_twice, at=at_frame(2))
+    watcher = Acting(pull_twice, at=at_frame(0))
     (outcome,) = measured(package, inputs, watcher)
     assert watcher.done and phone.connects == 3
     assert outcome.whole and samples(outcome) == sum(device.samples.values())
@@ -237,11 +237,38 @@ def test_an_iphone_that_does_not_come_is_not_waited_for_without_end(mux: FakeUsb
         IosLink(FIRST, wait=0.1).open()
 
 
-def test_without_usbmuxd_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ADDRESS, str(tmp_path / "none"))
-    with pytest.raises(DeviceError, match="usbmuxd is not running"):
-        IosLink(FIRST, wait=600).open()
+def test_usbmuxd_may_come_with_the_iphone(
+    device: SimulatedDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mux = FakeUsbmuxd(tmp_path / "mux")
+    monkeypatch.setenv(ADDRESS, mux.address)
     assert ios_devices() == []
+    with pytest.raises(DeviceError, match="usbmuxd is not running"):
+        IosLink(FIRST, wait=0.1).open()
+    lines: list[str] = []
+
+    def plug_in(line: str) -> None:
+        lines.append(line)
+        mux.__enter__().attach(Phone(FIRST, {PORT: device.connect}))
+
+    link = IosLink(FIRST, wait=600, say=plug_in)
+    try:
+        assert link.open().device.id == "one"
+        link.close()
+    finally:
+        mux.__exit__(None, None, None)
+    assert len(lines) == 1 and "on Linux install usbmuxd" in lines[0]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_whoever_wants_to_stop_does_not_wait_for_an_iphone(there: bool, mux: FakeUsbmuxd) -> None:
+    if there:
+        mux.attach(Phone(FIRST, {}))
+    wish = threading.Event()
+    link = IosLink(FIRST, wait=600, say=lambda line: threading.Timer(0.1, wish.set).start())
+    link.stop = wish.is_set
+    with pytest.raises(DeviceError, match="nothing listens" if there else "is not connected"):
+        link.open()
 
 
 @contextmanager

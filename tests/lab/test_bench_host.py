@@ -20,6 +20,7 @@ from edgesam_mobile.lab.cases import Case
 from edgesam_mobile.lab.host import BenchResult, bench, measure, prepare, processors
 from edgesam_mobile.lab.launch import Sample
 from edgesam_mobile.lab.report import as_record, report, speed_up
+from edgesam_mobile.lab.store import open_store
 from edgesam_mobile.model.standin import write_standin
 
 BASELINES = ("pytorch-eager", "onnx-published")
@@ -164,6 +165,22 @@ def test_the_command_prints_a_table_and_writes_samples(
     assert written["launches"][0]["samples"]
 
 
+def test_whatever_ends_a_run_what_waited_for_pytorch_is_stored(
+    bare_package: Path, standin_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(prepared: host.Prepared, *, on_launch: Any, **_: Any) -> None:
+        on_launch(launches.Launch(next(iter(prepared.jobs)), 0))
+        raise LookupError("a fault of the program")
+
+    monkeypatch.setattr(host, "measure", measured)
+    store = tmp_path / "store.sqlite"
+    call = ["bench", str(bare_package), "--weights", str(standin_file), "--offline", "--only", "pytorch-eager"]
+    told = CliRunner().invoke(app, [*call, "--threads", "1", "--store", str(store)])
+    assert told.exit_code == 1 and "LookupError" in told.stderr
+    (run,) = open_store(store).runs()
+    assert run.status == "partial" and len(run.launches) == 1
+
+
 def test_samples_that_could_not_be_written_are_refused_before_anything_is_measured(
     bare_package: Path, standin_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -227,6 +244,7 @@ def test_the_command_refuses_in_one_line(bare_package: Path, options: list[str],
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_real_package_beside_its_baselines(mobile_sam_package: Path, tmp_path: Path) -> None:
     """Every artefact runs, and what is timed answers as PyTorch does."""
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "host.py"

@@ -136,19 +136,35 @@ def test_drift_needs_a_change_that_is_large_and_not_chance() -> None:
     steady = generator.normal(100, 3, 300).tolist()
     rising = [value * (1 + 0.3 * i / 300) for i, value in enumerate(steady)]
     small = [value * (1 + 0.03 * i / 300) for i, value in enumerate(steady)]
-    found, none, little = drift(rising), drift(steady), drift(small)
+    found, none, little = drift([rising]), drift([steady]), drift([small])
     assert found is not None and found.flagged and math.isclose(found.ratio, 1.2, rel_tol=0.05)
     assert none is not None and not none.flagged
     assert little is not None and not little.flagged, "3 % is less than what matters"
-    assert drift([1.0] * 8) is None
-    constant = drift([1.0] * 9)
+    assert drift([[1.0] * 8]) is None and drift([]) is None
+    constant = drift([[1.0] * 9, [5.0] * 8])
     assert constant is not None and constant.ratio == 1 and not constant.flagged
 
 
 @given(st.lists(times, min_size=9, max_size=9))
 def test_three_samples_a_third_are_too_few_to_flag_anything(values: list[float]) -> None:
-    found = drift(values)
+    found = drift([values])
     assert found is not None and not found.flagged
+
+
+def test_launches_that_all_heat_alike_drift_as_one_of_them_does() -> None:
+    random = np.random.default_rng(0)
+    hot = [(np.linspace(20, 26, 90) + random.normal(0, 0.2, 90)).tolist() for _ in range(5)]
+    one, five = drift(hot[:1]), drift(hot)
+    assert one is not None and five is not None and one.flagged and five.flagged
+    assert five.ratio == pytest.approx(one.ratio, rel=0.02)
+
+
+def test_launches_that_differ_without_a_change_in_time_do_not_drift() -> None:
+    random = np.random.default_rng(0)
+    found = drift([random.normal(around, 0.2, 90).tolist() for around in (20, 22, 24, 26, 28)])
+    assert found is not None and not found.flagged and found.ratio == pytest.approx(1, rel=0.01)
+    odd = drift([*[[20.0] * 30] * 4, np.linspace(20, 30, 30).tolist()])
+    assert odd is not None and not odd.flagged, "one launch of five does not speak for them"
 
 
 @few
@@ -238,7 +254,7 @@ def test_dominance_is_the_share_of_pairs_that_it_wins_less_those_that_it_loses(
 
 @given(numbers, numbers)
 def test_the_rank_sum_test_is_scipys(a: list[float], b: list[float]) -> None:
-    ours = _rank_sum_p(np.array(a), np.array(b))
+    ours = _rank_sum_p([(np.array(a), np.array(b))])
     if len(set(a + b)) == 1:
         assert ours == 1
         return
@@ -250,8 +266,8 @@ def test_the_rank_sum_test_needs_no_table_of_all_pairs() -> None:
     """A table of these would take 320 GB."""
     generator = np.random.default_rng(2)
     first, last = generator.normal(100, 5, 200_000), generator.normal(100.2, 5, 200_000)
-    assert _rank_sum_p(first, last) < 1e-6
-    assert _rank_sum_p(first, first) == 1
+    assert _rank_sum_p([(first, last)]) < 1e-6
+    assert _rank_sum_p([(first, first)]) == 1
 
 
 def test_an_estimate_is_written_with_its_interval() -> None:

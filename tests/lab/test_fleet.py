@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,10 +20,12 @@ from PIL import Image
 
 from edgesam_mobile.errors import DeviceError, PackageError, StorageError, UsageError
 from edgesam_mobile.files import sha256_of
-from edgesam_mobile.lab.fleet import Outcome, measure_on
+from edgesam_mobile.lab.fleet import Outcome, measure_on, refuse_unoffered
 from edgesam_mobile.lab.inputs import Inputs, make_inputs
 from edgesam_mobile.lab.jobs import JobOptions, plan_cases, schedule
 from edgesam_mobile.lab.links import DuplexLink
+from edgesam_mobile.lab.protocol.events import Hello
+from edgesam_mobile.lab.protocol.link import Patience
 from edgesam_mobile.lab.records import LaunchRecord
 from edgesam_mobile.lab.simulated import Fault, SimulatedDevice
 from edgesam_mobile.package.manifest import Manifest, read_manifest
@@ -154,6 +159,65 @@ def test_ctrl_c_ends_the_jobs_on_the_devices_and_keeps_what_was_measured(
     assert [launch.status for launch in stored] == ["cancelled"] and stored[0].samples
 
 
+@pytest.mark.parametrize("place", ["put", "run"])
+def test_ctrl_c_does_not_wait_for_a_device_that_is_away(
+    place: Literal["put", "run"],
+    package: tuple[Path, Manifest],
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = interrupting(monkeypatch)
+    threading.Timer(0.4, asked.set).start()
+    gone = Fault("kill", place, 25, seconds=2)
+    begun = time.monotonic()
+    with simulated(tmp_path, 1, faults=[gone]) as device:
+        link = DuplexLink("simulated:1", device.connect, patience=Patience(idle=2, job=60, reconnect=60))
+        (outcome,), was = measure_on(
+            [link], *package, inputs, QUICK, store=lambda launch: None, watcher=Quiet(), only=("tflite-fp32",)
+        )
+        assert time.monotonic() - begun < 1.9
+    assert was and outcome.error is None
+    assert [launch.status for launch in outcome.launches] == ([] if place == "put" else ["cancelled"])
+
+
+def test_a_second_ctrl_c_waits_for_nobody(
+    package: tuple[Path, Manifest], inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, over = interrupting(monkeypatch), threading.Event()
+
+    class Deaf(DuplexLink):
+        def open(self) -> Hello:
+            asked.set()
+            over.wait(20)
+            raise DeviceError("it never answered")
+
+    class Twice(Quiet):
+        def said(self, device: str, line: str) -> None:
+            super().said(device, line)
+            asked.set()
+
+    watcher = Twice()
+    link = Deaf("simulated:1", lambda: pytest.fail("it connects"))
+    _, was = measure_on([link], *package, inputs, QUICK, store=lambda launch: None, watcher=watcher)
+    assert was and not over.is_set() and "second Ctrl-C" in watcher.lines[0]
+    over.set()
+
+
+def interrupting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """What it sets is as Ctrl-C, once, in the thread that waits for the devices'."""
+    join, asked = threading.Thread.join, threading.Event()
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        if asked.is_set() and self.name == "simulated:1":
+            asked.clear()
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    return asked
+
+
 def test_what_a_device_cannot_run_is_skipped_and_said(
     package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
 ) -> None:
@@ -164,6 +228,38 @@ def test_what_a_device_cannot_run_is_skipped_and_said(
         (nothing,), *_ = measured([device], package, inputs, only=("executorch-xnnpack-fp32",))
         (wrong,), *_ = measured([device], package, inputs, only=("no-such",))
     assert isinstance(nothing.error, DeviceError) and isinstance(wrong.error, UsageError)
+
+
+def test_a_delegate_that_a_device_lacks_is_skipped_and_said_and_nothing_else_measured_in_its_place(
+    package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
+) -> None:
+    with simulated(tmp_path, 1) as device:
+        options = dataclasses.replace(QUICK, delegates=("gpu", "npu"))
+        (outcome,), *_ = measured([device], package, inputs, options=options)
+        (nothing,), *_ = measured([device], package, inputs, options=dataclasses.replace(QUICK, delegates=("gup",)))
+    assert outcome.whole and {launch.case.delegate for launch in outcome.launches} == {"gpu"}
+    assert outcome.skipped[0] == "tflite-fp32: simulated has no delegate npu (it has cpu, gpu)"
+    assert nothing.launches == [] and isinstance(nothing.error, DeviceError)
+    assert "no delegate gup" in (nothing.error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (({"cpu", "gpu"}, {"cpu", "npu"}), None),  # one has each
+        (({"cpu", "gpu"}, {"cpu"}), "no device offers the delegate 'npu'"),
+        (({"cpu", "gpu"}, None), None),  # one that never answered may have it
+    ],
+)
+def test_a_delegate_that_no_device_has_is_a_wrong_call(
+    answers: tuple[set[str] | None, ...], told: str | None
+) -> None:
+    outcomes = [
+        Outcome(f"simulated:{i}", delegates=None if names is None else frozenset(names))
+        for i, names in enumerate(answers)
+    ]
+    with pytest.raises(UsageError, match=told) if told else contextlib.nullcontext():
+        refuse_unoffered(outcomes, ("gpu", "npu"))
 
 
 def test_an_altered_package_is_refused_before_anything_is_measured(
@@ -181,9 +277,10 @@ def test_delegates_and_threads_multiply_cases_and_a_long_launch_is_one(package: 
         hello = link.open()
         link.close()
     offered = hello.runtimes[0].delegates
-    options = JobOptions(delegates=(*offered, "no-such"), threads=(1, 2), sustain=60)
+    options = JobOptions(delegates=offered, threads=(1, 2), sustain=60)
     cases, skipped = plan_cases(package[1], hello, options)
     assert len(cases) == len(FORMATS) * len(offered) * 2 and skipped == []
+    assert {case.delegate for case in plan_cases(package[1], hello, JobOptions())[0]} == {offered[0]}
     assert [index for index, _ in schedule(cases, options)] == [0] * len(cases)
     first, again = (list(schedule(cases, JobOptions(launches=3, seed=7))) for _ in range(2))
     assert first == again != list(schedule(cases, JobOptions(launches=3, seed=8)))
@@ -230,7 +327,9 @@ def test_the_command_measures_stores_and_tells(
     with simulated(tmp_path, 1) as device:
         with device.connect() as connection:
             port = connection.getpeername()[1]
+        refused = call(*words, "--device", f"loopback:{port}", "--no-store", "--delegate", "gup")
         told = call(*words, "--device", f"loopback:{port}", "--store", store, "--tag", "nightly", "--json")
+    assert refused.exit_code == 2 and "no device offers the delegate 'gup'" in refused.stderr
     # It calls itself simulated, which a harness on a loopback port may be.
     assert told.exit_code == 0, told.output
     data = json.loads(told.stdout)
@@ -251,7 +350,17 @@ def test_the_command_measures_stores_and_tells(
         (("--device", "host", "--device", "loopback:1"), "host beside other devices"),
         (("--device", "loopback:1", "--sustain", "25h"), "24 hours at most"),
         (("--device", "loopback:1", "--sustain", "long"), "'long' is no duration"),
+        (("--device", "loopback:1", "--samples", "samples.json"), "--samples is for this machine, not for devices"),
+        (("--device", "loopback:1", "--no-baselines"), "--no-baselines is for this machine, not for devices"),
+        (("--sustain", "nonsense"), "--sustain is for devices, and --device names none"),
+        (("--delegate", "gpu"), "--delegate is for devices"),
+        (("--hottest", "fair"), "--hottest is for devices"),
+        (("--apk", "harness.apk"), "--apk is for devices"),
+        (("--install",), "--install is for devices"),
+        (("--lab", "lab.toml"), "--lab is for devices"),
     ],
 )
-def test_addresses_that_mean_nothing_are_refused(words: tuple[str, ...], told: str, bare_package: Path) -> None:
+def test_addresses_that_mean_nothing_and_options_that_change_nothing_are_refused(
+    words: tuple[str, ...], told: str, bare_package: Path
+) -> None:
     assert told in refusal(call("bench", bare_package, "--no-store", *words), 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -82,3 +83,24 @@ def test_off_a_terminal_every_launch_is_a_line(capsys: pytest.CaptureFixture[str
     first, second, third = capsys.readouterr().err.splitlines()
     assert first == "ios:A [1/5] coreml-fp16 all launch 1: complete, 3 frames, median 21.0 ms"
     assert second.endswith("failed, no frames: it broke") and third == "ios:A: given up"
+
+
+def test_off_a_terminal_a_long_push_and_a_long_launch_tell_how_far_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    view = LiveView()
+    view.planned("adb:B", ["tflite-fp16"], 1)
+    for clock in range(100):
+        view.sending("adb:B", "encoder.tflite", clock * 200_000, 20_000_000)
+    sent = capsys.readouterr().err.splitlines()
+    assert sent == [f"adb:B: sending encoder.tflite: {at * 0.2:.1f} of 20.0 MB" for at in (30, 60, 90)]
+    view.event("adb:B", "tflite-fp16", 0, Phase(seq=1, job=JOB, name="measure", at_ns=1))
+    view.event("adb:B", "tflite-fp16", 0, State(seq=2, job=JOB, at_ns=2, thermal="fair"))
+    for clock in range(100, 700):
+        sample = Sample(seq=clock, job=JOB, stage="frame", round=clock, ns=25_000_000, at_ns=clock)
+        view.event("adb:B", "tflite-fp16", 0, sample)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 20
+    assert lines[0] == "adb:B: tflite-fp16 launch 1: measure, 21 frames, lately 25.0 ms, thermal fair"

@@ -14,6 +14,7 @@ from browser import BROWSER, show
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import COREML, HOST, IPHONE, PHONE, TFLITE, launch, launches_around, run, times
+from needed_tools import skip_without
 from PIL import Image
 
 from edgesam_mobile.lab import statistics
@@ -33,7 +34,6 @@ KNOWN = {
     *("li", "figure", "figcaption", "details", "summary"),
     *("svg", "line", "text", "polyline", "circle", "rect"),
 }
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on this machine")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -262,6 +262,12 @@ def test_a_hair_between_two_values_does_not_look_like_a_cliff() -> None:
     assert 0 < abs(np.diff(heights(str(over_runs(close, frozenset())))))[0] < 10
 
 
+@pytest.fixture
+def browser() -> None:
+    if BROWSER is None:
+        skip_without("no chromium or chrome on this machine")
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
@@ -271,7 +277,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@needs_browser
+@pytest.mark.usefixtures("browser")
 def test_the_browser_checks_below_would_notice(tmp_path: Path) -> None:
     """Whether the instrument measures: a page that asks for something and complains."""
     bad = tmp_path / "bad.html"
@@ -283,7 +289,7 @@ def test_the_browser_checks_below_would_notice(tmp_path: Path) -> None:
     assert any(part.std() <= 3 for part in np.array_split(shades, 6))
 
 
-@needs_browser
+@pytest.mark.usefixtures("browser")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_it_without_a_complaint_and_asks_for_nothing_else(
     written: Path, tmp_path: Path, dark: bool
@@ -298,7 +304,7 @@ def test_a_browser_shows_it_without_a_complaint_and_asks_for_nothing_else(
     assert all(part.std() > 3 for part in np.array_split(shades, 6))
 
 
-@needs_browser
+@pytest.mark.usefixtures("browser")
 def test_on_a_phone_nothing_is_wider_than_the_screen(written: Path, tmp_path: Path) -> None:
     frames = "".join(f'<iframe src="{written.name}" width="{w}" height="900"></iframe>' for w in (320, 390, 800))
     script = """onload = () => console.log("widths " + [...document.querySelectorAll("iframe")].map(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_up import HOST, IPHONE, PHONE, TFLITE, launch, launches_around, run, times
 
 from edgesam_mobile.lab import statistics
-from edgesam_mobile.lab.records import LaunchRecord, StateRecord
+from edgesam_mobile.lab.records import LaunchRecord, LaunchStatus, StateRecord
 from edgesam_mobile.lab.regress import Comparison, compare, same_cases
 from edgesam_mobile.lab.summary import CaseSummary, summarise
 
@@ -114,7 +114,8 @@ def test_cases_of_one_run_without_a_common_round_are_compared_as_of_two() -> Non
     [
         (launches_around(30)[:2], launches_around(30), "2 launches now, 3 needed"),
         (launches_around(30), launches_around(30)[:1], "1 launch then, 3 needed"),
-        (launches_around(30), [launch([], status="failed")], "no frames in one of them"),
+        (launches_around(30), [launch([], status="failed")], "no complete launch in one of them"),
+        (launches_around(30), launches_around(30, status="truncated"), "no complete launch in one of them"),
         (
             launches_around(30, states=(StateRecord(0, 0, {"thermal": "critical"}),)),
             launches_around(30),
@@ -148,6 +149,21 @@ def test_only_the_same_case_on_the_same_device_is_matched() -> None:
     assert [(now.label, then.label, now.device.key) for now, then in same_cases(new, old)] == [
         ("coreml-fp16, all", "coreml-fp16, all", IPHONE.key)
     ]
+
+
+def test_another_model_is_another_case() -> None:
+    new, old = summarise([run([launch([1.0])])]), summarise([run([launch([1.0])], id=THEN, model="mobile-sam")])
+    assert same_cases(new, old) == []
+    assert len(same_cases(new, summarise([run([launch([1.0])], id=THEN)]))) == 1
+
+
+@pytest.mark.parametrize("status", ["truncated", "cancelled"])
+def test_launches_that_did_not_end_by_themselves_are_left_out(status: LaunchStatus) -> None:
+    cut = [launch(times(90, seed=i), 5 + i, status=status) for i in range(5)]
+    found = between([*launches_around(30), *cut], launches_around(30, seed=20))
+    assert (found.change, found.reasons) == ("no difference shown", ())
+    assert len(found.new.counted) == 5 and len(found.new.launches) == 10
+    assert found.new.frame is not None and found.new.frame.p50.value < 40, "the median shown is of the same launches"
 
 
 series = st.lists(st.lists(st.floats(1, 100), min_size=2, max_size=8), min_size=3, max_size=5)

@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from needed_tools import skip_without
 from store_records import CASE, a_launch, a_run, launches, runs
 from store_server import Server, programs
 
@@ -38,7 +39,7 @@ shared_store = settings(max_examples=12, suppress_health_check=[HealthCheck.func
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     found = programs()
     if found is None:
-        pytest.skip("PostgreSQL is not installed: apt install postgresql")
+        skip_without("PostgreSQL is not installed: apt install postgresql")
     running = Server(tmp_path_factory.mktemp("pg"), found)
     yield running
     running.stop()

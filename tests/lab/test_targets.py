@@ -61,6 +61,7 @@ def test_a_file_of_ones_own_is_a_target_with_defaults_for_the_evidence(tmp_path:
         ("frames = 50", "launches = 1", "evidence.launches: input should be greater than or equal to 2", "see the"),
         ("frames = 50", "mask_iou = 1.5", "evidence.mask_iou: input should be less than or equal to 1", "see the"),
         ("frames = 50", 'thermal = "warm"', "evidence.thermal: input should be 'nominal', 'fair'", "see the targets"),
+        ("frames = 50", 'delegate = "any"', "evidence.delegate: input should be 'told' or 'asked'", "see the"),
         ("title =", "title", "is no TOML file", "see the targets"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -117,6 +117,22 @@ def test_each_flaw_alone_makes_it_inconclusive(record: RunRecord | list[LaunchRe
     found = verdict(record)
     assert found.outcome == "inconclusive" and not found.refused
     assert reason in found.reasons
+
+
+@pytest.mark.parametrize(
+    ("needed", "applied", "reason"),
+    [
+        ("told", None, "asked for delegate all, ran on one that it does not tell"),
+        ("asked", None, None),
+        ("asked", "cpuOnly", "asked for delegate all, ran on cpuOnly"),
+    ],
+)
+def test_a_target_may_trust_a_runtime_that_does_not_tell_its_delegate_but_none_that_tells_another(
+    needed: Literal["told", "asked"], applied: str | None, reason: str | None
+) -> None:
+    target = dataclasses.replace(TARGET, evidence=Evidence(delegate=needed))
+    found = verdict(flawed(result={"requested": "all", "applied": applied, "warm_up": {"stable": True}}), target)
+    assert (found.outcome, found.reasons) == (("inconclusive", (reason,)) if reason else ("pass", ()))
 
 
 @pytest.mark.parametrize(

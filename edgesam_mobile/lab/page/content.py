@@ -181,7 +181,7 @@ def _sustained(entries: Sequence[Entry]) -> Iterator[Chart]:
 def _drift(figures: CaseSummary) -> str:
     if figures.drift is None:
         return "too few frames to tell a drift"
-    change = f"last third against first: {figures.drift.ratio - 1:+.1%} time a frame"
+    change = f"a launch's last third against its first: {figures.drift.ratio - 1:+.1%} time a frame"
     return f"{change}, more than chance" if figures.drift.flagged else change
 
 

@@ -25,12 +25,21 @@ class Following:
     Args:
         sequence: what was seen of its stream already; it grows as events come.
         job: to start it; ``None`` to take up one that was started before.
+        stop: asked again and again whether to cancel the job; once it has said so, it is not asked any more.
     """
 
-    def __init__(self, session: Session, id: str, sequence: Sequence, on_event: OnEvent, job: Job | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        id: str,
+        sequence: Sequence,
+        on_event: OnEvent,
+        job: Job | None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._session, self._id, self._sequence, self._on_event, self._job = session, id, sequence, on_event, job
         self._patience = session.patience
-        self._interrupts = Interrupts()
+        self._interrupts, self._stop = Interrupts(), stop
         self._over = time.monotonic() + self._patience.whole
         self._cancel_sent = False
         self._own = None if job is None else job.job  # only who started a job ends it
@@ -71,9 +80,7 @@ class Following:
                 if fruitless >= FRUITLESS or self._out_of_time():
                     return self._given_up(lost)
                 try:
-                    self._session.open_again(
-                        lost, self._left(self._patience.reconnect), stop=lambda: self._interrupts.asked
-                    )
+                    self._session.open_again(lost, self._left(self._patience.reconnect), stop=self._asked)
                 except DeviceError as gone:
                     return self._given_up(gone)
                 requests = [self._cancel()] if self._interrupts.asked else []
@@ -123,7 +130,11 @@ class Following:
         return Ending("truncated", code="truncated", message=late + error.message)
 
     def _is_to_cancel(self) -> bool:
-        return self._interrupts.asked and not self._cancel_sent
+        return self._asked() and not self._cancel_sent
+
+    def _asked(self) -> bool:
+        self._interrupts.asked = self._interrupts.asked or self._stop()
+        return self._interrupts.asked
 
     def _left(self, patience: float) -> float:
         return max(0.0, min(patience, self._over - time.monotonic()))

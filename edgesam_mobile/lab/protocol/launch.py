@@ -106,8 +106,12 @@ def measure(
     launch: LaunchEvents,
     *,
     on_event: Callable[[Event], None] = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> LaunchRecord:
     """Run a job and keep whatever comes of it: refusals and lost devices make a launch, too, not an error.
+
+    Args:
+        stop: asked while something is waited for: whether to cancel the job.
 
     Raises:
         KeyboardInterrupt: after the job was cancelled; ``launch`` has what was measured and is marked cancelled.
@@ -118,7 +122,7 @@ def measure(
         on_event(event)
 
     try:
-        return launch.record(session.run(job, take))
+        return launch.record(session.run(job, take, stop=stop))
     except DeviceError as error:
         launch.failure = error.message
         return launch.record(Ending("truncated", code="truncated", message=error.message))

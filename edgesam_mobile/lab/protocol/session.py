@@ -58,13 +58,19 @@ class Session:
         self.drop()
 
     def put(
-        self, source: Path, path: str, *, on_progress: Callable[[int, int], None] = lambda done, of: None
+        self,
+        source: Path,
+        path: str,
+        *,
+        on_progress: Callable[[int, int], None] = lambda done, of: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Send a file, or a folder file by file, unless it is there; goes on where an earlier attempt stopped.
 
         Args:
             path: where it belongs in the harness's folder: below ``models/SHA256/`` or ``inputs/SHA256/``.
             on_progress: called with bytes sent and bytes altogether, of each file.
+            stop: asked between two pieces, and while the device is away: whether to raise ``KeyboardInterrupt``.
 
         Raises:
             DeviceError: the device refuses (no space, damaged twice) or is lost for longer than ``reconnect``.
@@ -73,9 +79,16 @@ class Session:
         """
         if source.is_dir():
             for member in sorted(p for p in source.rglob("*") if p.is_file()):
-                self.put(member, f"{path}/{member.relative_to(source).as_posix()}", on_progress=on_progress)
+                inside = f"{path}/{member.relative_to(source).as_posix()}"
+                self.put(member, inside, on_progress=on_progress, stop=stop)
             return
-        upload = _Upload(source, path, on_progress)
+
+        def progress(done: int, of: int) -> None:
+            if stop():
+                raise KeyboardInterrupt
+            on_progress(done, of)
+
+        upload = _Upload(source, path, progress)
         damaged = fruitless = 0
         while True:
             there = upload.there
@@ -86,7 +99,12 @@ class Session:
                 fruitless = fruitless + 1 if upload.there == there else 0
                 if fruitless >= FRUITLESS:
                     raise
-                self.open_again(lost, self.patience.reconnect)
+                try:
+                    self.open_again(lost, self.patience.reconnect, stop=stop)
+                except DeviceError:
+                    if stop():
+                        raise KeyboardInterrupt from None
+                    raise
                 continue
             except BaseException:
                 self.drop()  # a line may be torn
@@ -97,8 +115,10 @@ class Session:
             if error.code != "hash-mismatch" or damaged > 1:
                 raise Refusal(error)
 
-    def run(self, job: Job, on_event: OnEvent) -> Ending:
+    def run(self, job: Job, on_event: OnEvent, *, stop: Callable[[], bool] = lambda: False) -> Ending:
         """Run a job to its end; every event of its stream is given to ``on_event`` once and in order.
+
+        As soon as ``stop`` says so, the job is cancelled as by Ctrl-C.
 
         A lost connection is made anew and the missing events are fetched. What becomes of a job that had begun is an
         ending, not an error: ``truncated`` where the device did not come back or has lost the job, ``damaged`` where
@@ -108,7 +128,7 @@ class Session:
             DeviceError: the device refuses the job, or was lost before anything came.
             KeyboardInterrupt: after the device was asked to cancel and its last events were taken.
         """
-        return Following(self, job.job, Sequence(job=job.job), on_event, job).to_the_end()
+        return Following(self, job.job, Sequence(job=job.job), on_event, job, stop).to_the_end()
 
     def fetch(self, job: str, on_event: OnEvent, *, sequence: Sequence | None = None) -> Ending:
         """What the device keeps of an earlier job, and what is still to come of it; otherwise as :meth:`run`.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -61,6 +61,8 @@ class Evidence(_Closed):
         thermal: the hottest state that still counts.
         mask_iou: agreement with PyTorch of every golden prompt's mask, at least; of artefacts in fp32 and fp16.
         miou_drop: points of mIoU on annotated pictures that any other artefact may lose against PyTorch.
+        delegate: ``told`` wants the runtime to say that it ran on the delegate asked for; ``asked`` takes that on
+            trust where it says nothing. One that tells another delegate is never evidence.
     """
 
     frames: Count = 100
@@ -68,6 +70,7 @@ class Evidence(_Closed):
     thermal: Thermal = "fair"
     mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.95
     miou_drop: Annotated[float, Field(ge=0, le=100)] = 1.0
+    delegate: Literal["told", "asked"] = "told"
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,8 @@ final class TfliteRunner implements Runner {
 
   @Override
   public String applied() {
-    // TFLite falls back from XNNPACK silently. A delegate of one's own is there, or loading had failed.
-    return delegate.equals("xnnpack") ? null : delegate;
+    // What a delegate leaves, or all of it, TFLite runs on the CPU silently.
+    return delegate.equals("cpu") ? "cpu" : null;
   }
 
   @Override
