@@ -34,7 +34,7 @@ def ios(
 
     The same artefact gives the same files. Every file of the artefact is hashed again.
     """
-    from edgesam_mobile.package.swiftpm import package_ios
+    from edgesam_mobile.package.swiftpm import least_ios, package_ios
 
     manifest, files = package_ios(package, output, artifact, non_commercial=non_commercial)
     chosen, weights = manifest.artifacts[0], manifest.weights
@@ -42,7 +42,8 @@ def ios(
 
     def human() -> None:
         size = sum(graph.file.bytes for graph in chosen.graphs().values()) / 1e6
-        out.say(f"{output}: {chosen.id} of {manifest.model}, {size:.1f} MB; its README.md says how to use it")
+        what = f"{chosen.id} of {manifest.model}, {size:.1f} MB, for iOS {least_ios(chosen)} and later"
+        out.say(f"{output}: {what}; its README.md says how to use it")
 
     data = {"package": str(output), "artifact": chosen.id, "files": [file.as_posix() for file in files]}
     out.result("edgesam.package-ios/1", data, human=human, quiet=[output])

@@ -17,6 +17,7 @@ MODEL = "Sources/SegmentationModel/Resources/Model"  # a package folder of its o
 # Links in a checkout, files of an installed package.
 KIT = Path(__file__).with_name("EdgeSAMKit")
 LICENCE = Path(__file__).with_name("LICENSE")
+_LEAST_IOS = 17  # EdgeSAMKit's own
 
 _PACKAGE = """\
 // swift-tools-version: 5.9
@@ -25,7 +26,7 @@ import PackageDescription
 
 let package = Package(
   name: "{name}",
-  platforms: [.iOS(.v17), .macOS(.v14)],
+  platforms: [.iOS("{ios}.0"), .macOS("{macos}.0")],
   products: [.library(name: "SegmentationModel", targets: ["EdgeSAMKit", "SegmentationModel"])],
   targets: [
     .target(name: "EdgeSAMKit"),
@@ -49,8 +50,8 @@ public enum SegmentationModel {
 _README = """\
 # {name}
 
-EdgeSAMKit and the artefact `{artifact}` of `{model}` as a Swift package, made by `edgesam-mobile package ios`. Add
-the folder to an Xcode project (File, Add Package Dependencies, Add Local), then:
+EdgeSAMKit and the artefact `{artifact}` of `{model}` as a Swift package for iOS {ios} and later, made by
+`edgesam-mobile package ios`. Add the folder to an Xcode project (File, Add Package Dependencies, Add Local), then:
 
 ```swift
 {example}
@@ -69,7 +70,7 @@ import EdgeSAMKit
 import SegmentationModel
 
 let session = try await SegmentationSession(package: SegmentationModel.folder)
-try await session.setImage(photo)  // a CGImage or a CVPixelBuffer
+try await session.setImage(photo, orientation: .up)  // a CGImage or a CVPixelBuffer, and how its camera was held
 let tapped = try await session.segment(points: [.init(x: 290, y: 150)])  // in pixels of the photo
 print(tapped.mask[290, 150], tapped.timings.decode)
 let boxed = try await session.segment(box: .init(left: 175, top: 15, right: 412, bottom: 300))"""
@@ -92,6 +93,12 @@ def choose_artifact(manifest: Manifest, artifact_id: str | None = None) -> Artif
             "the package has no Core ML artefact", hint="build one with `edgesam-mobile build --target ios`"
         )
     return min(fit, key=lambda artifact: artifact.encoder.file.bytes + artifact.decoder.file.bytes)
+
+
+def least_ios(artifact: Artifact) -> int:
+    """The oldest iOS that has both what EdgeSAMKit and what the artefact needs."""
+    said = re.fullmatch(r"iOS (\d+)", artifact.minimum_os or "")
+    return max(_LEAST_IOS, int(said[1]) if said else 0)
 
 
 def package_ios(
@@ -138,15 +145,18 @@ def package_ios(
 
 
 def _texts(name: str, manifest: Manifest, artifact: Artifact) -> dict[str, str]:
+    ios = least_ios(artifact)
     readme = _README.format(
         name=name,
+        ios=ios,
         artifact=artifact.id,
         model=" ".join(manifest.model.split()),
         example=EXAMPLE,
         licences="\n".join(f"- {' '.join(line.split())}" for line in _licences(manifest)),
     )
     return {
-        "Package.swift": _PACKAGE.format(name=name),
+        # A Mac's Core ML has the same models as that of the iOS of its year: macOS 14 and iOS 17.
+        "Package.swift": _PACKAGE.format(name=name, ios=ios, macos=ios - 3),
         "README.md": readme,
         CARD_NAME: model_card(manifest),
         "LICENSE": LICENCE.read_text(encoding="utf-8"),

@@ -19,7 +19,11 @@ struct HarnessApp: App {
     .onChange(of: phase, initial: true) {
       // A phone that sleeps suspends the app, and its sockets are gone.
       UIApplication.shared.isIdleTimerDisabled = phase == .active
-      if phase == .active { service.start() }
+      switch phase {
+      case .active: service.start()
+      case .background: service.stop()
+      default: break
+      }
     }
   }
 }

@@ -17,28 +17,35 @@ final class HarnessService: ObservableObject {
   @Published private(set) var run = LiveRun()
   @Published private(set) var problem: String?
   @Published private(set) var listening = false
+  private var server: Server?
+  private var isWanted = false
 
   let probe = AppleProbe(
     system: SystemProbe(name: "EdgeSAMHarness", version: Bundle.main.shortVersion),
     id: UIDevice.current.identifierForVendor?.uuidString, battery: HarnessService.battery)
-  private lazy var relay = Relay { [weak self] event in self?.run.take(event) }
+  private lazy var feed = LiveFeed { [weak self] run in
+    // By the queue, which keeps their order.
+    DispatchQueue.main.async { MainActor.assumeIsolated { self?.run = run } }
+  }
 
-  /// Begins to listen; again, where the system took the socket away.
+  /// Begins to listen, as soon as the server before has ended.
   func start() {
-    guard !listening else { return }
+    isWanted = true
+    guard server == nil else { return }
     UIDevice.current.isBatteryMonitoringEnabled = true
     do {
       let folder = URL.documentsDirectory.appendingPathComponent("harness", isDirectory: true)
       let server = try Server(
-        folder: folder, runtimes: AppRuntimes(), probe: probe, port: Self.port, observer: relay)
+        folder: folder, runtimes: AppRuntimes(), probe: probe, port: Self.port, observer: feed)
+      self.server = server
       listening = true
       problem = nil
       let thread = Thread {
         do {
           try server.run()
-          Task { @MainActor in self.listening = false }
+          Task { @MainActor in self.ended(nil) }
         } catch {
-          Task { @MainActor in self.lost(error) }
+          Task { @MainActor in self.ended(error) }
         }
       }
       thread.name = "harness"
@@ -48,13 +55,28 @@ final class HarnessService: ObservableObject {
     }
   }
 
-  private func lost(_ error: Error) {
-    listening = false
-    if UIApplication.shared.applicationState == .active {
-      start()
-    } else {
+  /// Ends the job that runs, and stops listening: an app in the background has not the phone that it is to measure, and
+  /// its sockets are taken away when it is suspended.
+  func stop() {
+    isWanted = false
+    server?.stop()
+  }
+
+  /// Runs the last job again for ten minutes, without a desktop.
+  func sustain() {
+    do {
+      try server?.again(seconds: 600)
+      problem = nil
+    } catch {
       problem = "\(error)"
     }
+  }
+
+  private func ended(_ error: Error?) {
+    server = nil
+    listening = false
+    problem = error.map { "\($0)" }
+    if isWanted { start() }
   }
 
   /// Called on the job's thread, never within what is timed.
@@ -67,21 +89,6 @@ final class HarnessService: ObservableObject {
           level: Double(device.batteryLevel), charging: device.batteryState != .unplugged)
       }
     }
-  }
-}
-
-/// Brings events from the job's thread to the screen's.
-private final class Relay: JobObserver {
-  private let show: @MainActor @Sendable (JSONObject) -> Void
-
-  init(_ show: @escaping @MainActor @Sendable (JSONObject) -> Void) {
-    self.show = show
-  }
-
-  func event(_ event: JSONObject) {
-    let show = show
-    // By the queue, which keeps their order.
-    DispatchQueue.main.async { MainActor.assumeIsolated { show(event) } }
   }
 }
 

@@ -19,6 +19,17 @@ struct LiveView: View {
           LabeledContent("Job", value: service.run.job ?? "none yet")
           LabeledContent("Phase", value: service.run.ended ?? service.run.phase)
           LabeledContent("Thermal state", value: service.run.thermal ?? "unknown")
+          LabeledContent("Measured", value: "\(Int(service.run.measured)) s")
+          if let slowdown = service.run.slowdown {
+            let times = slowdown.formatted(.number.precision(.fractionLength(2)))
+            LabeledContent("Frames against the first ones", value: "\(times) x as long")
+          }
+        }
+        Section {
+          Button("Run the last job for 10 minutes") { service.sustain() }
+            .disabled(!service.listening || service.run.isRunning)
+        } footer: {
+          Text("No computer is needed for it. To end it early, leave the app.")
         }
         let spoilers = service.run.spoilers(harness: service.probe.harness())
         if !spoilers.isEmpty {

@@ -4,8 +4,16 @@ import SwiftUI
 /// A picture, a prompt on it, and the mask that the model finds.
 @MainActor
 final class TryItModel: ObservableObject {
-  @Published private(set) var packages: [URL] = []
-  @Published var package: URL? { didSet { open() } }
+  /// A package's artefact for Core ML.
+  struct Choice: Hashable {
+    let package: URL
+    let artifact: String
+
+    var name: String { "\(package.lastPathComponent): \(artifact)" }
+  }
+
+  @Published private(set) var choices: [Choice] = []
+  @Published var choice: Choice? { didSet { open() } }
   @Published var units = ComputeUnits.all { didSet { open() } }
   @Published private(set) var image: CGImage?
   @Published private(set) var overlay: CGImage?
@@ -17,16 +25,16 @@ final class TryItModel: ObservableObject {
   /// Looks for packages: folders with a manifest in the app's documents, or among its resources.
   func look() {
     let places = [URL.documentsDirectory] + [Bundle.main.resourceURL].compactMap { $0 }
-    packages = places.flatMap { place in
-      let entries = (try? FileManager.default.contentsOfDirectory(at: place, includingPropertiesForKeys: nil)) ?? []
-      return entries.filter {
-        FileManager.default.fileExists(atPath: $0.appendingPathComponent("manifest.json").path)
-      }
+    let folders = places.flatMap { place in
+      (try? FileManager.default.contentsOfDirectory(at: place, includingPropertiesForKeys: nil)) ?? []
     }
-    if package == nil || !packages.contains(where: { $0 == package }) {
-      package = packages.first
+    choices = folders.compactMap { try? ModelPackage(folder: $0) }.flatMap { package in
+      package.artifacts.filter { $0.format == "coreml" }.map { Choice(package: package.folder, artifact: $0.id) }
     }
-    if packages.isEmpty {
+    if choice.map({ choices.contains($0) }) != true {
+      choice = choices.first
+    }
+    if choices.isEmpty {
       status = "No package here: copy one that `edgesam-mobile build --target ios` made into this app's files."
     }
   }
@@ -34,10 +42,12 @@ final class TryItModel: ObservableObject {
   private func open() {
     session = nil
     overlay = nil
-    guard let package else { return }
-    start("loading \(package.lastPathComponent)") { [units] in
+    guard let choice else { return }
+    start("loading \(choice.name)") { [units] in
       let began = ContinuousClock.now
-      let session = try await SegmentationSession(package: package, computeUnits: units)
+      let session = try await SegmentationSession(
+        package: choice.package, artifact: choice.artifact, computeUnits: units)
+      try Task.checkCancellation()  // another model may have been chosen meanwhile
       self.session = session
       self.status = "loaded in \(Self.milliseconds(began.duration(to: .now)))"
       try await self.embed()
@@ -74,6 +84,7 @@ final class TryItModel: ObservableObject {
       } else {
         found = try await session.segment(points: [Prompt.Point(x: to.x, y: to.y)])
       }
+      try Task.checkCancellation()  // another picture may have been taken meanwhile
       self.overlay = found.mask.tinted
       let score = found.score.map { ", score \($0.formatted(.number.precision(.fractionLength(2))))" } ?? ""
       let times = found.timings
@@ -107,6 +118,7 @@ extension UIImage {
   fileprivate var upright: CGImage? {
     let format = UIGraphicsImageRendererFormat()
     format.scale = 1
+    format.preferredRange = .standard  // twice the memory otherwise, for colours that no model sees
     return UIGraphicsImageRenderer(size: size, format: format).image { _ in
       draw(in: CGRect(origin: .zero, size: size))
     }.cgImage
@@ -119,7 +131,8 @@ extension Mask {
     var rgba = [UInt8](repeating: 0, count: 4 * width * height)
     for y in 0..<height {
       for x in 0..<width where self[x, y] {
-        rgba.replaceSubrange(4 * (y * width + x)..<4 * (y * width + x) + 4, with: [128, 74, 0, 128])
+        let pixel = 4 * (y * width + x)
+        (rgba[pixel], rgba[pixel + 1], rgba[pixel + 3]) = (128, 74, 128)
       }
     }
     let info = CGBitmapInfo(rawValue: CGImageAlphaInfo.premultipliedLast.rawValue)

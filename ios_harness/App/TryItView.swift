@@ -85,8 +85,8 @@ struct TryItView: View {
 
   private var choice: some View {
     Menu("Model") {
-      Picker("Package", selection: $model.package) {
-        ForEach(model.packages, id: \.self) { Text($0.lastPathComponent).tag(Optional($0)) }
+      Picker("Artefact", selection: $model.choice) {
+        ForEach(model.choices, id: \.self) { Text($0.name).tag(Optional($0)) }
       }
       Picker("Compute units", selection: $model.units) {
         ForEach(ComputeUnits.allCases, id: \.self) { Text($0.rawValue).tag($0) }

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ios_harness.tools.icon import NAME as ICON
+
 HARNESS = Path(__file__).parents[1]
 NAME = "EdgeSAMHarness"
 PRODUCTS = ("EdgeSAMKit", "EdgeSAMHarness")  # of the package that lies beside the project
@@ -39,6 +41,7 @@ _RELEASE = {
     "VALIDATE_PRODUCT": "YES",
 }
 _TARGET_SETTINGS = {
+    "ASSETCATALOG_COMPILER_APPICON_NAME": ICON,
     "CODE_SIGN_STYLE": "Automatic",
     "CURRENT_PROJECT_VERSION": "1",
     "GENERATE_INFOPLIST_FILE": "YES",

@@ -93,6 +93,19 @@ def test_the_largest_is_taken_where_it_is_named(package: Path, tmp_path: Path) -
     assert [one.id for one in read_manifest(tmp_path / "app" / MODEL).artifacts] == ["coreml-fp32"]
 
 
+@pytest.mark.parametrize(("minimum", "ios", "macos"), [("iOS 16", 17, 14), ("iOS 18", 18, 15), (None, 17, 14)])
+def test_an_app_must_be_for_systems_that_run_the_artefact(
+    minimum: str | None, ios: int, macos: int, package: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((package / "manifest.json").read_text())
+    manifest["artifacts"][1]["minimum_os"] = minimum
+    write(package, manifest)
+    told = call("package", "ios", package, "-o", tmp_path / "app")
+    assert f"for iOS {ios} and later" in told.stdout
+    assert f'[.iOS("{ios}.0"), .macOS("{macos}.0")]' in (tmp_path / "app" / "Package.swift").read_text()
+    assert f"for iOS {ios} and later" in (tmp_path / "app" / "README.md").read_text()
+
+
 def test_an_empty_folder_is_filled_and_a_full_one_refused(package: Path, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     assert call("package", "ios", package, "-o", tmp_path / "app").exit_code == 0

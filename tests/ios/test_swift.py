@@ -5,6 +5,7 @@ Core ML's parts are compiled and tested against a stand-in of that name; the app
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.android.conftest import tools_or_skip
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SWIFT = HARNESS / "tools" / "swift.sh"
 NO_TOOLCHAIN = 5  # how swift.sh ends without one
+LEAST_COVERED = 0.9
 
 
 def swift(*words: str | Path, **environment: str) -> str:
@@ -33,6 +35,18 @@ def swift(*words: str | Path, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
+def covered(report: Path) -> dict[str, float]:
+    """The share of lines that tests run, 0 to 1, of what an iPhone runs; the rest is tested with ONNX Runtime."""
+    lines = dict.fromkeys(("EdgeSAMKit", "HarnessCore", "HarnessCoreML"), (0, 0))
+    for file in json.loads(report.read_text())["data"][0]["files"]:
+        target = Path(file["filename"]).parent
+        if target.parent.name == "Sources" and target.name in lines:
+            run, count = lines[target.name]
+            told = file["summary"]["lines"]
+            lines[target.name] = run + told["covered"], count + told["count"]
+    return {name: run / count for name, (run, count) in lines.items()}
+
+
 def scratch(name: str) -> tuple[str, str]:
     """Kept between runs, as Swift's own is: not to compile everything each time."""
     return "--scratch-path", str(HARNESS / "build" / name)
@@ -41,13 +55,16 @@ def scratch(name: str) -> tuple[str, str]:
 # Without this variable, what a machine without Core ML compiles; with it, Core ML's users as well.
 @pytest.mark.parametrize("stand_in", ["0", "1"])
 def test_it_builds_without_a_warning_and_its_tests_pass(stand_in: str) -> None:
-    place = scratch(f"tests-{stand_in}")
-    said = swift("build", "--build-tests", "-j", "2", *place, EDGESAM_STANDIN_COREML=stand_in)
+    options = (*scratch(f"tests-{stand_in}"), *(("--enable-code-coverage",) if stand_in == "1" else ()))
+    said = swift("build", "--build-tests", "-j", "2", *options, EDGESAM_STANDIN_COREML=stand_in)
     # The search paths of a system library that apt has, and pkg-config has not, are no warning of ours.
     assert [line for line in said.splitlines() if ".swift:" in line and "warning:" in line] == []
-    said = swift("test", "--skip-build", *place, EDGESAM_STANDIN_COREML=stand_in)
+    said = swift("test", "--skip-build", *options, EDGESAM_STANDIN_COREML=stand_in)
     assert ("CoreMLRunnerTests" in said) == (stand_in == "1")
     assert "with 0 failures" in said
+    if stand_in == "1":
+        shares = covered(HARNESS / "build" / "tests-1" / "debug" / "codecov" / "EdgeSAM.json")
+        assert shares == {name: share for name, share in shares.items() if share >= LEAST_COVERED}
 
 
 def test_it_is_formatted() -> None:

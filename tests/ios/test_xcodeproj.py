@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import plistlib
 import re
 import tomllib
@@ -10,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from openstep_parser import OpenStepDecoder
+from PIL import Image
 
 from edgesam_mobile.lab.ios import PORT
 from edgesam_mobile.lab.xcode import SCHEME
+from ios_harness.tools.icon import write_icon
 from ios_harness.tools.xcodeproj import HARNESS, NAME, identifier, project, write_project
 
 PROJECT = HARNESS / f"{NAME}.xcodeproj"
@@ -61,7 +66,22 @@ def test_every_path_is_there(parsed: dict[str, Any]) -> None:
         if "INFOPLIST_FILE" in settings:
             assert (HARNESS / settings["INFOPLIST_FILE"]).is_file()
     # What lies in App is compiled or copied as it is: a property list there would be copied into the app.
-    assert {path.suffix for path in (HARNESS / "App").iterdir()} == {".swift"}
+    assert {path.suffix for path in (HARNESS / "App").iterdir()} == {".swift", ".xcassets"}
+
+
+def test_the_icon_is_what_its_script_draws(parsed: dict[str, Any], tmp_path: Path) -> None:
+    fresh, kept = _files(write_icon(tmp_path)), _files(HARNESS / "App" / "Assets.xcassets")
+    assert fresh.keys() == kept.keys()
+    for name in fresh:
+        if name.endswith(".png"):  # another zlib packs the same pixels otherwise
+            new, old = (Image.open(io.BytesIO(files[name])) for files in (fresh, kept))
+            assert new.mode == old.mode == "RGB" and new.size == old.size == (1024, 1024)
+            assert np.abs(np.asarray(new, int) - np.asarray(old, int)).max() <= 1
+        else:
+            assert fresh[name] == kept[name]
+    (name,) = {s["ASSETCATALOG_COMPILER_APPICON_NAME"] for s in _settings(parsed) if "INFOPLIST_FILE" in s}
+    described = json.loads(kept[f"{name}.appiconset/Contents.json"])
+    assert [f"{name}.appiconset/{image['filename']}" in kept for image in described["images"]] == [True]
 
 
 def test_its_package_makes_what_it_links(parsed: dict[str, Any]) -> None:

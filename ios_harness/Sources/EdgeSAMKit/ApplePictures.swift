@@ -1,13 +1,17 @@
 #if canImport(CoreGraphics) && canImport(VideoToolbox)
   import CoreGraphics
   import CoreVideo
+  import ImageIO
   import VideoToolbox
 
   extension Picture {
-    /// Draws an image in sRGB. Its orientation is that of its pixels: turn a photograph upright first.
+    /// Draws an image in sRGB, as it is seen.
     ///
+    /// - Parameters:
+    ///   - image: its pixels.
+    ///   - orientation: how they lie, which a `CGImage` does not know; photographs tell it in their EXIF data.
     /// - Throws: ``SegmentationError/invalidPicture(_:)``, ``SegmentationError/tooLarge(_:)``.
-    public init(_ image: CGImage) throws {
+    public init(_ image: CGImage, orientation: CGImagePropertyOrientation = .up) throws {
       try Self.check(width: image.width, height: image.height)
       let pixels = image.width * image.height
       var rgba = [UInt8](repeating: 0, count: 4 * pixels)
@@ -29,38 +33,52 @@
         }
         count = 3 * pixels
       }
-      try self.init(width: image.width, height: image.height, rgb: rgb)
+      let picture = try Picture(width: image.width, height: image.height, rgb: rgb)
+      self = picture.upright(from: Orientation(rawValue: Int(orientation.rawValue)) ?? .up)
     }
 
     /// Copies a camera's or a video's frame, whatever its pixel format.
     ///
+    /// - Parameters:
+    ///   - buffer: the frame.
+    ///   - orientation: how its pixels lie: `.right` for an iPhone's camera at the back, held upright.
     /// - Throws: ``SegmentationError/invalidPicture(_:)``, ``SegmentationError/tooLarge(_:)``.
-    public init(_ buffer: CVPixelBuffer) throws {
+    public init(_ buffer: CVPixelBuffer, orientation: CGImagePropertyOrientation = .up) throws {
       var image: CGImage?
       let status = VTCreateCGImageFromCVPixelBuffer(buffer, options: nil, imageOut: &image)
       guard let image else {
         throw SegmentationError.invalidPicture("a pixel buffer that cannot be read: Video Toolbox's status \(status)")
       }
-      try self.init(image)
+      try self.init(image, orientation: orientation)
     }
   }
 
   extension SegmentationSession {
     /// As ``setImage(_:)-(Picture)``, for an image of Core Graphics.
     ///
+    /// - Parameters:
+    ///   - image: its pixels.
+    ///   - orientation: how they lie. Prompts and masks are in pixels of the picture as it is seen.
     /// - Throws: ``SegmentationError``, `CancellationError`.
     @discardableResult
-    public func setImage(_ image: CGImage) throws -> ImageTimings {
-      try setImage(Picture(image))
+    public func setImage(
+      _ image: CGImage, orientation: CGImagePropertyOrientation = .up
+    ) throws -> ImageTimings {
+      try setImage(Picture(image, orientation: orientation))
     }
 
     /// As ``setImage(_:)-(Picture)``, for a frame of a camera or a video. The buffer must not be written meanwhile; on
     /// a camera's own queue, make a ``Picture`` of it, and set that.
     ///
+    /// - Parameters:
+    ///   - buffer: the frame.
+    ///   - orientation: how its pixels lie. Prompts and masks are in pixels of the picture as it is seen.
     /// - Throws: ``SegmentationError``, `CancellationError`.
     @discardableResult
-    public func setImage(_ buffer: CVPixelBuffer) throws -> ImageTimings {
-      try setImage(Picture(buffer))
+    public func setImage(
+      _ buffer: CVPixelBuffer, orientation: CGImagePropertyOrientation = .up
+    ) throws -> ImageTimings {
+      try setImage(Picture(buffer, orientation: orientation))
     }
   }
 #endif

@@ -58,8 +58,14 @@
         try FileManager.default.removeItem(at: kept)
       }
       let compiled = try MLModel.compileModel(at: package)
-      // In one step: what has the name is whole.
-      try FileManager.default.moveItem(at: compiled, to: kept)
+      do {
+        // In one step: what has the name is whole.
+        try FileManager.default.moveItem(at: compiled, to: kept)
+      } catch {
+        // Another session may have compiled the same model meanwhile, which takes seconds.
+        try? FileManager.default.removeItem(at: compiled)
+        guard FileManager.default.fileExists(atPath: kept.path) else { throw error }
+      }
       return try MLModel(contentsOf: kept, configuration: configuration)
     }
 

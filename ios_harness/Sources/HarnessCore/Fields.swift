@@ -2,7 +2,7 @@
 ///
 /// Unknown fields pass.
 struct Fields {
-  private let values: JSONObject
+  let values: JSONObject
   private let place: String
 
   /// - Parameters:

@@ -40,6 +40,8 @@ final class Harness: @unchecked Sendable {
       return kept
     }
     running = run
+    // Only for `again`, so that a full storage is no reason to measure nothing.
+    try? JSONText.of(job.source).write(toFile: storage.lastJob, atomically: true, encoding: .utf8)
     jobs.enter()
     let thread = Thread { [self] in
       tell(run, observer) { events in
@@ -54,6 +56,26 @@ final class Harness: @unchecked Sendable {
     thread.qualityOfService = .userInteractive  // on the fast cores, as in an app that segments
     thread.start()
     return kept
+  }
+
+  /// Starts the last job that was sent once more, for other seconds and without a desktop.
+  ///
+  /// - Throws: `Fault` `not-found`: none was sent; `busy`.
+  func again(seconds: Double) throws {
+    guard let line = FileManager.default.contents(atPath: storage.lastJob) else {
+      throw Fault("not-found", "no desktop has sent a job yet", hint: "measure once with `edgesam-mobile bench`")
+    }
+    let job = try JobRequest(Fields(try JSONReader.object(Array(line)), "job")).again(seconds: seconds)
+    guard isFree else {
+      throw Fault("busy", "another job is running", hint: "wait until it is over")
+    }
+    _ = try start(job)
+  }
+
+  private var isFree: Bool {
+    lock.lock()
+    defer { lock.unlock() }
+    return running?.isOver ?? true
   }
 
   /// The kept stream of a job, running or not.

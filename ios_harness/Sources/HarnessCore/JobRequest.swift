@@ -25,9 +25,12 @@ struct JobRequest {
   let rounds: Int
   let stateEvery: Double
   let gate: ThermalGate?
+  /// As it was sent.
+  let source: JSONObject
 
   /// - Throws: `Fault` `bad-line` with the field's name, `bad-path`, `too-large`.
   init(_ fields: Fields) throws {
+    source = fields.values
     id = try fields.job()
     label = try fields.text("label")
     format = try fields.text("format")
@@ -51,6 +54,17 @@ struct JobRequest {
     stateEvery = try fields.number("state_every", Double.leastNonzeroMagnitude...JobRequest.longest)
     gate = fields.has("thermal_gate") ? try ThermalGate(try fields.object("thermal_gate")) : nil
     _ = try fields.whole("seed", 0...Int.max)  // nothing is random here
+  }
+
+  /// The same, as a job of its own that measures for other seconds.
+  ///
+  /// - Throws: `Fault` `bad-line` for more than a day.
+  func again(seconds: Double) throws -> JobRequest {
+    var changed = source
+    changed["job"] = .text("again-\(UUID().uuidString.lowercased())")
+    changed["label"] = .text("\(label), again for \(seconds) s")
+    changed["measure"] = ["seconds": .number(seconds), "rounds": .whole(rounds)]
+    return try JobRequest(Fields(changed, "job"))
   }
 
   private static func model(_ fields: Fields) throws -> ModelDescription {

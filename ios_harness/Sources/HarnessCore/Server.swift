@@ -5,7 +5,7 @@ import Foundation
 ///
 /// A job outlives the conversation that started it.
 public final class Server: @unchecked Sendable {
-  private let listener: Socket
+  private var listener: Socket?  // of the thread that runs it
   private let storage: Storage
   private let harness: Harness
   private let idle: Double
@@ -30,12 +30,13 @@ public final class Server: @unchecked Sendable {
   ) throws {
     storage = try Storage(folder)
     harness = Harness(storage: storage, runtimes: runtimes, probe: probe, observer: observer)
-    listener = try Socket.listening(on: port)
+    let listener = try Socket.listening(on: port)
+    self.listener = listener
     self.port = listener.port
     self.idle = idle
   }
 
-  /// Serves until `stop`, on the caller's thread.
+  /// Serves until `stop`, on the caller's thread; then its port is free again, for another server.
   ///
   /// - Throws: `Fault` where the system has taken the socket away, as from an app that was suspended: make a new server
   ///   then. A job that runs is cancelled first.
@@ -44,16 +45,26 @@ public final class Server: @unchecked Sendable {
       stopped.set()
       harness.stop()
       sessions.wait()
+      listener = nil
     }
     do {
       while !stopped.isSet {
-        if let connection = try listener.accept() {
+        if let connection = try listener?.accept() {
           welcome(connection)
         }
       }
     } catch let error as SystemError {
       throw error.fault("internal", "the harness cannot listen any more")
     }
+  }
+
+  /// Starts the last job once more, for somebody who has the device in hand and no desktop: such as ten minutes, to see
+  /// how speed lasts. Its events go to the observer, and are kept as any job's.
+  ///
+  /// - Parameter seconds: to measure.
+  /// - Throws: `Fault` `not-found` where none was sent yet, `busy`.
+  public func again(seconds: Double) throws {
+    try harness.again(seconds: seconds)
   }
 
   /// Ends the session and the job that run, and then `run`.

@@ -107,6 +107,11 @@ struct Storage: Sendable {
     "\(root)/jobs/\(job).jsonl"
   }
 
+  /// Where the last job lies as it was sent.
+  var lastJob: String {
+    "\(root)/jobs/last.json"
+  }
+
   /// Bytes that are free, or nil where the system does not tell.
   func freeBytes() -> Int? {
     var status = statvfs()

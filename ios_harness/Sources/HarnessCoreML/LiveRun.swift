@@ -7,6 +7,7 @@ public struct LiveRun: Sendable, Equatable {
   public static let limit = 1000.0 / 30
   private static let most = 300
   private static let window = 30
+  private var first: [Double] = []  // of the frames that are measured
 
   /// The job's id; nil before the first one.
   public private(set) var job: String?
@@ -14,6 +15,8 @@ public struct LiveRun: Sendable, Equatable {
   public private(set) var phase = ""
   /// Milliseconds of the last frames, warm-up included.
   public private(set) var frames: [Double] = []
+  /// Seconds of the frames that are measured, warm-up left out.
+  public private(set) var measured = 0.0
   /// The thermal state, as the protocol names it; nil where the device does not tell.
   public private(set) var thermal: String?
   /// Whether the device saves power.
@@ -28,9 +31,23 @@ public struct LiveRun: Sendable, Equatable {
 
   /// Frames a second by the median of the last frames; nil before there is one.
   public var framesPerSecond: Double? {
-    let last = frames.suffix(Self.window).sorted()
-    guard let median = last.isEmpty ? nil : last[last.count / 2], median > 0 else { return nil }
-    return 1000 / median
+    Self.median(frames.suffix(Self.window)).map { 1000 / $0 }
+  }
+
+  /// How many times as long the last frames take as the first ones that were measured, by their medians: what is left
+  /// when a phone has become hot. Nil before there are enough for both.
+  public var slowdown: Double? {
+    guard measured > 0, first.count == Self.window, let before = Self.median(first[...]) else { return nil }
+    return Self.median(frames.suffix(Self.window)).map { $0 / before }
+  }
+
+  /// Whether a job runs.
+  public var isRunning: Bool { job != nil && ended == nil }
+
+  private static func median(_ times: ArraySlice<Double>) -> Double? {
+    let sorted = times.sorted()
+    guard let median = sorted.isEmpty ? nil : sorted[sorted.count / 2], median > 0 else { return nil }
+    return median
   }
 
   /// Takes the next event of a job's stream.
@@ -46,6 +63,10 @@ public struct LiveRun: Sendable, Equatable {
         let nanoseconds = event["ns"]?.whole
       else { return }
       frames.append(Double(nanoseconds) / 1e6)
+      if stage == "frame" {
+        measured += Double(nanoseconds) / 1e9
+        if first.count < Self.window { first.append(Double(nanoseconds) / 1e6) }
+      }
       frames.removeFirst(max(0, frames.count - Self.most))
     case "state":
       thermal = event["thermal"]?.text

@@ -13,6 +13,8 @@ public enum StandIn {
     }
   /// The operations of each model, by that name.
   nonisolated(unsafe) public static var operations: [String: [StandInOperation]] = [:]
+  /// What happens while a model is compiled.
+  nonisolated(unsafe) public static var meanwhile: () throws -> Void = {}
   /// How often a model was compiled.
   nonisolated(unsafe) public static var compilations = 0
   /// The compute units of the models that were loaded, in order.
@@ -142,6 +144,7 @@ open class MLModel {
     if text == "damaged" { throw StandInError(text: "the model is damaged") }
     try text.write(to: compiled, atomically: true, encoding: .utf8)
     StandIn.compilations += 1
+    try StandIn.meanwhile()
     return compiled
   }
 

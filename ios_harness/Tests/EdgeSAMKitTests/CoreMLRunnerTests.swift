@@ -20,6 +20,7 @@
     }
 
     override func tearDownWithError() throws {
+      StandIn.meanwhile = {}
       try FileManager.default.removeItem(at: folder)
     }
 
@@ -50,6 +51,20 @@
       try open(runner)
       XCTAssertEqual(StandIn.compilations, 3)
       XCTAssertEqual(runner.compiled.map(\.lastPathComponent), ["encoder.mlmodelc", "decoder.mlmodelc"])
+    }
+
+    func testTwoSessionsMayCompileTheSameModelAtOnce() throws {
+      let first = CoreMLRunner()
+      StandIn.meanwhile = { [self] in
+        StandIn.meanwhile = {}
+        try open(first)
+      }
+      let second = CoreMLRunner()
+      try open(second)
+      XCTAssertEqual(first.compiled, second.compiled)
+      XCTAssertEqual(first.compiled.count, 2)
+      // The second one's encoder was in vain.
+      XCTAssertEqual(StandIn.compilations, 3)
     }
 
     func testADamagedModelIsTheRuntimesOwnWords() throws {

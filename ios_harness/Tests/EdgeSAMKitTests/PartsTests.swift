@@ -120,6 +120,23 @@ final class PartsTests: XCTestCase {
     }
   }
 
+  func testPicturesAreTurnedAsTheyAreSeen() throws {
+    // What Pillow's exif_transpose gives of the pixels 0 1 2 / 3 4 5.
+    let seen: [(Int, [UInt8])] = [
+      (3, [0, 1, 2, 3, 4, 5]), (3, [2, 1, 0, 5, 4, 3]), (3, [5, 4, 3, 2, 1, 0]), (3, [3, 4, 5, 0, 1, 2]),
+      (2, [0, 3, 1, 4, 2, 5]), (2, [3, 0, 4, 1, 5, 2]), (2, [5, 2, 4, 1, 3, 0]), (2, [2, 5, 1, 4, 0, 3]),
+    ]
+    func picture(_ width: Int, _ pixels: [UInt8]) throws -> Picture {
+      try Picture(width: width, height: pixels.count / width, rgb: pixels.flatMap { [$0, $0 + 10, $0 + 20] })
+    }
+    XCTAssertEqual(Picture.Orientation.allCases.count, seen.count)
+    for (orientation, (width, pixels)) in zip(Picture.Orientation.allCases, seen) {
+      XCTAssertEqual(try picture(3, [0, 1, 2, 3, 4, 5]).upright(from: orientation), try picture(width, pixels))
+      XCTAssertEqual(try picture(1, [7]).upright(from: orientation), try picture(1, [7]))
+    }
+    XCTAssertEqual(try picture(1, [0, 1, 2]).upright(from: .right), try picture(3, [2, 1, 0]))
+  }
+
   func testDamagedPicturesAreRefused() throws {
     let bad = [
       "", "P5 2 1 255\n123456", "P6 2 1 255\n12345", "P6 2 1 255\n1234567", "P6 2 1 65535\n123456", "P6 0 1 255\n",

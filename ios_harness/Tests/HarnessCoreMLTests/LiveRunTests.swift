@@ -20,6 +20,36 @@ final class LiveRunTests: XCTestCase {
     XCTAssertEqual(try XCTUnwrap(run.framesPerSecond), 100, accuracy: 1e-9)
   }
 
+  func testHowMuchSlowerAHotPhoneIsIsSaid() throws {
+    var run = LiveRun()
+    XCTAssertFalse(run.isRunning)
+    for _ in 0..<30 { run.take(sample("warm-frame", 90)) }
+    XCTAssertNil(run.slowdown)
+    for _ in 0..<30 { run.take(sample("frame", 20)) }
+    XCTAssertEqual(try XCTUnwrap(run.slowdown), 1, accuracy: 1e-9)
+    for _ in 0..<400 { run.take(sample("frame", 30)) }
+    XCTAssertEqual(try XCTUnwrap(run.slowdown), 1.5, accuracy: 1e-9)
+    XCTAssertEqual(run.measured, 0.6 + 12, accuracy: 1e-9)
+    XCTAssertTrue(run.isRunning)
+    run.take(["type": "end", "job": "a", "status": "complete"])
+    XCTAssertFalse(run.isRunning)
+  }
+
+  func testAScreenIsToldOfSamplesNowAndThenAndOfAllElseAtOnce() {
+    let shown = Shown()
+    let feed = LiveFeed(every: 3600) { shown.runs.append($0) }
+    for _ in 0..<100 { feed.event(sample("frame", 20)) }
+    XCTAssertEqual(shown.runs.map(\.frames.count), [1])
+    feed.event(["type": "state", "job": "a", "thermal": "fair"])
+    feed.event(sample("frame", 20))
+    feed.event(["type": "end", "job": "a", "status": "complete"])
+    XCTAssertEqual(shown.runs.map(\.frames.count), [1, 100, 101])
+    XCTAssertEqual(shown.runs.last?.ended, "complete")
+    let eager = LiveFeed(every: 0) { shown.runs.append($0) }
+    for _ in 0..<3 { eager.event(sample("frame", 20)) }
+    XCTAssertEqual(shown.runs.suffix(3).map(\.frames.count), [1, 2, 3])
+  }
+
   func testAnotherJobBeginsAnew() {
     var run = LiveRun()
     run.take(sample("frame", 10))
@@ -48,4 +78,9 @@ final class LiveRunTests: XCTestCase {
     run.take(["type": "check", "job": "a", "passed": false])
     XCTAssertEqual(run.remark, "the masks are not PyTorch's: nothing is timed")
   }
+}
+
+/// What a screen was told; by one thread.
+private final class Shown: @unchecked Sendable {
+  var runs: [LiveRun] = []
 }

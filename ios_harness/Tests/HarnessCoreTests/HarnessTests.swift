@@ -132,6 +132,33 @@ final class HarnessTests: FolderTestCase {
       try self.events(of: try harness.start(try MadeUpJob.read([("job-1", "job-3")]))).last?["status"], "complete")
   }
 
+  func testTheLastJobIsRunAgainForLongerWithoutADesktop() throws {
+    let watching = Watching()
+    observer = watching
+    let harness = try harness()
+    XCTAssertEqual(code { try harness.again(seconds: 1) }, "not-found")
+    _ = try events(of: try harness.start(try MadeUpJob.read()))
+    let before = watching.events.count
+    made.pace = 0.01
+    // The app may have been started anew; the clock goes on by itself.
+    let later = try self.harness()
+    try later.again(seconds: 0.5)
+    XCTAssertEqual(code { try later.again(seconds: 1) }, "busy")
+    XCTAssertEqual(code { try later.again(seconds: 1e6) }, "bad-line")
+    later.stop()
+    let seen = Array(watching.events[before...])
+    let id = try XCTUnwrap(seen.first?["job"]?.text)
+    XCTAssertTrue(id.hasPrefix("again-"))
+    let kept = try events(of: try later.kept(id))
+    XCTAssertEqual(kept, seen)
+    XCTAssertEqual(kept.last?["status"], "cancelled")
+    made.pace = 0
+    try later.again(seconds: 0.5)
+    while watching.events.last?["status"] != "complete" { Thread.sleep(forTimeInterval: 0.01) }
+    // A frame reads the clock some ten times, each a millisecond: four frames would not take half a second.
+    XCTAssertGreaterThan(try XCTUnwrap(values(watching.events, "result", "rounds").last??.whole), 20)
+  }
+
   func testAHotDeviceIsWaitedFor() throws {
     probe.thermal = "serious"
     probe.coolsAfter = 3

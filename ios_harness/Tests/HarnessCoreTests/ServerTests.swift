@@ -205,6 +205,13 @@ final class ServerTests: FolderTestCase {
     XCTAssertTrue(kept.split(separator: "\n").last?.contains("\"cancelled\"") ?? false)
   }
 
+  func testAPortIsFreeWhenItsServerHasStoppedWhoeverStillHoldsIt() throws {
+    try serve()
+    let former = try XCTUnwrap(server)
+    try stop()
+    XCTAssertNoThrow(try Server(folder: folder, runtimes: made, probe: MadeUpProbe(), port: former.port))
+  }
+
   func testAKilledHarnessLeavesAJobThatIsLost() throws {
     try FileManager.default.createDirectory(
       at: folder.appendingPathComponent("jobs"), withIntermediateDirectories: true)
