@@ -66,15 +66,16 @@ def _stop(worker: subprocess.Popen[bytes]) -> None:
 
 
 def environment(*, offline: bool = False) -> Path:
-    """The Python of the old runtime's environment, made if need be.
+    """The Python of the old runtime's environment, made if need be: anew where the one it was made from is gone.
 
     Raises:
         EnvironmentMissing: it cannot be made, or is not there and ``offline``.
         StorageError: the cache cannot be written.
     """
     folder = cache_root() / "runtimes" / "-".join(_REQUIREMENTS).replace("==", "-")
-    if folder.is_dir():
-        return folder / "bin" / "python"
+    ready = folder / "bin" / "python"  # a link to the Python that made it
+    if ready.exists():
+        return ready
     if offline:
         hint = "run once without --offline"
         raise EnvironmentMissing(f"the environment for {_REQUIREMENTS[0]} is not made yet", hint=hint)
@@ -85,11 +86,14 @@ def environment(*, offline: bool = False) -> Path:
         python = str(scratch / "bin" / "python")
         _call([sys.executable, "-m", "venv", str(scratch)])
         _call([python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *_REQUIREMENTS])
-        if not folder.is_dir():  # another process may have been faster
-            scratch.rename(folder)
+        if not ready.exists():  # another process may have been faster
+            with storage_errors(folder):
+                if folder.exists():
+                    shutil.rmtree(folder)
+                scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return folder / "bin" / "python"
+    return ready
 
 
 def _call(command: list[str]) -> None:

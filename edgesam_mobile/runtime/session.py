@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -97,6 +98,12 @@ def runnable(format_name: str) -> bool:
     """Whether artefacts of this format can be executed on this machine."""
     runtime = RUNTIMES.get(format_name)
     return runtime is not None and not runtime.missing()
+
+
+def install_hint(formats: Iterable[str]) -> str:
+    """What to do where artefacts of these formats are not executed, in one line."""
+    extras = ",".join(sorted({RUNTIMES[name].extra for name in formats if name in RUNTIMES}))
+    return f'pip install "edgesam-mobile[{extras}]"' if extras else "build for host or android"
 
 
 def require(name: str) -> Runtime:

@@ -40,6 +40,29 @@ def test_an_environment_that_cannot_be_made_leaves_nothing(tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "cache").rglob("*")] == ["runtimes"]
 
 
+def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file stands in for the Python of an environment, which takes pip's index to make."""
+    monkeypatch.setenv("EDGESAM_CACHE", str(tmp_path / "cache"))
+    made: list[Path] = []
+
+    def make(command: list[str]) -> None:
+        if "venv" in command:
+            made.append(Path(command[-1]))
+            (made[-1] / "bin").mkdir()
+            (made[-1] / "bin" / "python").touch()
+
+    monkeypatch.setattr(old_tflite, "_call", make)
+    python = old_tflite.environment()
+    assert python.exists() and old_tflite.environment() == python and len(made) == 1
+    python.unlink()
+    python.symlink_to(tmp_path / "no-such-python")
+    with pytest.raises(EnvironmentMissing, match="is not made yet"):
+        old_tflite.environment(offline=True)
+    assert old_tflite.environment() == python and len(made) == 2
+    assert python.exists() and not python.is_symlink()
+    assert [path.name for path in python.parents[2].iterdir()] == [python.parents[1].name]
+
+
 @pytest.mark.slow
 @pytest.mark.network
 def test_a_model_answers_as_on_the_runtime_of_today_and_damage_is_one_line(tmp_path: Path) -> None:

@@ -12,15 +12,19 @@ from typing import Any, Literal, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from edgesam_mobile.runtime.coreml.blobs import BlobFile
 from edgesam_mobile.runtime.coreml.ops import OPS
 from edgesam_mobile.runtime.coreml.program import (
+    LARGEST_PROGRAM,
     Constant,
     Operation,
     Program,
     Ref,
     Stored,
     TensorType,
+    bytes_taken,
     check_size,
+    static,
 )
 from edgesam_mobile.runtime.coreml.types import DTYPES, ProgramError
 
@@ -41,14 +45,17 @@ class Interpreter:
 
     Raises:
         ProgramError: an operation, parameter or type that is not known; shapes that do not fit each other or are not
-            what the program declares; or a tensor of more than 1 GiB. All of this is found here, before a picture
-            is at hand, except for programs whose inputs have sides that are known only when run.
+            what the program declares; a tensor of more than 1 GiB, or more than 4 GiB of constants and of values
+            that are alive at once. All of this is found here, before a picture is at hand, except for programs whose
+            inputs have sides that are known only when run.
     """
 
     def __init__(self, program: Program, *, mode: Mode = "exact") -> None:
         self.program = program
         self.mode = mode
         self._constants: dict[str, Value] = {}
+        self._stored: dict[tuple[BlobFile, int, TensorType], Value] = {}
+        self._constant_bytes = 0
         self._steps: list[_Step] = []
         for operation in program.operations:
             step = _prepare(operation)
@@ -82,17 +89,32 @@ class Interpreter:
         return {name: _tensor(values.get(name, self._constants.get(name)), name) for name in self.program.outputs}
 
     def _keep(self, step: _Step) -> None:
-        """Evaluate a constant; what it is compressed from is not needed again."""
+        """Evaluate a constant; one that several names stand for is kept once."""
         operation = step.operation
         if operation.type == "const":
             (value,) = operation.inputs.get("val", (None,))
             if value is None or isinstance(value, Ref) or len(operation.outputs) != 1:
                 raise ProgramError(f"{operation.name}: a constant without a value")
-            self._constants[operation.outputs[0][0]] = _loaded(value, operation)
+            self._constants[operation.outputs[0][0]] = self._load(value, operation)
             return
+        self._count_constants(operation, *(kind for _, kind in operation.outputs))
         results = self._call(step, {})
         for (name, kind), value in zip(operation.outputs, results, strict=True):
             self._constants[name] = self._rounded(value, kind)
+
+    def _load(self, value: Constant | Stored, operation: Operation) -> Value:
+        if not isinstance(value, Stored):
+            return value
+        key = value.file, value.place, value.type
+        if key not in self._stored:
+            self._count_constants(operation, value.type)
+            self._stored[key] = _loaded(value, operation)
+        return self._stored[key]
+
+    def _count_constants(self, operation: Operation, *kinds: TensorType) -> None:
+        """Before they are made."""
+        self._constant_bytes += sum(bytes_taken(kind.dtype, static(kind)) for kind in kinds)
+        _refuse_more(self._constant_bytes, operation)
 
     def _rounded(self, value: Tensor, kind: TensorType) -> Tensor:
         return value.half().float() if self.mode == "device-like" and kind.dtype == "fp16" else value
@@ -115,13 +137,20 @@ class Interpreter:
         if key in self._checked:
             return
         values: dict[str, Value] = {}
+        alive = self._constant_bytes
         for name, kind in self.program.inputs.items():
             check_size(kind.dtype, shapes[name])
             values[name] = torch.empty(shapes[name], dtype=DTYPES[kind.dtype].torch, device="meta")
-        for step in self._steps:
+            alive += _bytes(values[name])
+        for index, step in enumerate(self._steps):
+            inline = step.inline_bytes  # constants among its arguments, loaded at each call
+            _refuse_more(alive + inline, step.operation)
             results = self._call(step, values, on_shapes=True)
             for (name, _), value in zip(step.operation.outputs, results, strict=True):
                 values[name] = value
+                alive += _bytes(value)
+            _refuse_more(alive + inline, step.operation)
+            alive -= sum(_bytes(values.pop(name)) for name in self._last_use.get(index, ()))
         self._checked.add(key)
 
     def _call(self, step: _Step, values: Mapping[str, Value], *, on_shapes: bool = False) -> tuple[Tensor, ...]:
@@ -192,6 +221,11 @@ class _Step:
     def names(self) -> list[str]:
         return [a.name for arguments in self.operation.inputs.values() for a in arguments if isinstance(a, Ref)]
 
+    @property
+    def inline_bytes(self) -> int:
+        stored = (a for arguments in self.operation.inputs.values() for a in arguments if isinstance(a, Stored))
+        return sum(bytes_taken(a.type.dtype, static(a.type)) for a in stored)
+
 
 @cache
 def _parameters(operation: str) -> tuple[dict[str, _Kind], frozenset[str]]:
@@ -226,6 +260,15 @@ def _loaded(value: Constant | Stored, operation: Operation) -> Value:
         return value.load()
     except ProgramError as error:
         raise ProgramError(f"{operation.name}: {error}") from error
+
+
+def _bytes(value: Value) -> int:
+    return value.numel() * value.itemsize if isinstance(value, Tensor) else 0
+
+
+def _refuse_more(taken: int, operation: Operation) -> None:
+    if taken > LARGEST_PROGRAM:
+        raise ProgramError(f"{operation.name}: the program takes {taken} bytes here; more than 4 GiB are refused")
 
 
 def _tensor(value: Value | None, name: str) -> Tensor:

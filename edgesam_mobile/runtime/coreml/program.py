@@ -18,6 +18,7 @@ from edgesam_mobile.runtime.coreml.types import BY_CODE, DTYPES, ProgramError, t
 
 # A tensor of an encoder at 1024 pixels takes 50 MB; whoever claims more than this wants to hurt.
 LARGEST_TENSOR = 1 << 30
+LARGEST_PROGRAM = 4 << 30  # bytes of all constants and of all values that are alive at once; MobileSAM's are 0.2 GB
 _MODEL_PATH = "@model_path/"
 _OPSETS = {"CoreML5": "iOS 15", "CoreML6": "iOS 16", "CoreML7": "iOS 17", "CoreML8": "iOS 18", "CoreML9": "iOS 26"}
 
@@ -115,7 +116,7 @@ def read_program(package: Path, function: str = "main") -> Program:
     Raises:
         ProgramError: see :mod:`edgesam_mobile.runtime.coreml.package`; or the program is inconsistent: an unknown
             set of operations, a value used before it is made or made twice, a constant of another size than its
-            type, a tensor of more than a GiB, or an operation with blocks of its own (control flow).
+            type, a tensor of more than 1 GiB, or an operation with blocks of its own (control flow).
     """
     model, folder = read_specification(package)
     functions = model.mlProgram.functions
@@ -135,10 +136,19 @@ def static(kind: TensorType) -> tuple[int, ...]:
 
 def check_size(dtype: str, shape: tuple[int, ...]) -> None:
     """Refuse what would not fit: bytes are those that the interpreter takes."""
-    # A side of zero makes the rest free; torch and NumPy fail on what does not fit a machine's number.
-    taken = prod(max(side, 1) for side in shape) * (DTYPES[dtype].torch.itemsize if dtype in DTYPES else 1)
+    taken = bytes_taken(dtype, shape)
     if taken > LARGEST_TENSOR:
         raise ProgramError(f"a tensor of {dtype}{list(shape)} takes {taken} bytes; more than 1 GiB is refused")
+
+
+def bytes_taken(dtype: str, shape: tuple[int, ...]) -> int:
+    """What the interpreter takes for a tensor, at most."""
+    if dtype not in DTYPES:
+        return prod(shape)
+    # Elements smaller than a byte are only ever expanded, to single precision.
+    each = DTYPES[dtype].torch.itemsize if DTYPES[dtype].bits >= 8 else 4
+    # A side of zero makes the rest free; torch and NumPy fail on what does not fit a machine's number.
+    return prod(max(side, 1) for side in shape) * each
 
 
 class _Reader:

@@ -296,6 +296,7 @@ def test_constants_of_half_precision_are_rounded_where_a_device_would(system: st
 
 def test_parts_that_do_not_fit_each_other_are_refused() -> None:
     data, table = torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(1, 1, 4, 1)
+    vast = data[0, :1].expand(1 << 29)  # half a GiB as bytes, 2 GiB as the numbers that they stand for
     cases: list[tuple[str, dict[str, Any], str]] = [
         (
             "constexpr_affine_dequantize",
@@ -315,6 +316,13 @@ def test_parts_that_do_not_fit_each_other_are_refused() -> None:
         ("constexpr_sparse_to_dense", {"nonzero_data": torch.ones(1), "mask": data}, "1 values for a mask with 0"),
         ("constexpr_sparse_to_dense", {"nonzero_data": torch.ones(1, 1), "mask": data + 1}, "1 values for a mask"),
         ("constexpr_sparse_to_dense", {"nonzero_data": data[0], "mask": data[0], "shape": [1 << 32]}, "1 GiB"),
+        ("constexpr_sparse_to_dense", {"nonzero_data": torch.ones(0), "mask": vast}, "more than 1 GiB"),
+        ("constexpr_blockwise_shift_scale", {"data": vast, "scale": torch.ones(1)}, "more than 1 GiB"),
+        (
+            "constexpr_affine_dequantize",
+            {"quantized_data": vast, "zero_point": torch.tensor(0), "scale": torch.tensor(1), "axis": 0},
+            "more than 1 GiB",
+        ),
         ("constexpr_cast", {"source_val": torch.ones(1), "output_dtype": "fp16"}, "cast to 'fp16'"),
     ]
     for name, arguments, reason in cases:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mil_damage import (
     FLOAT16,
     FLOAT32,
@@ -30,6 +31,7 @@ from mil_damage import (
 )
 from mil_programs import save
 
+from edgesam_mobile.runtime.coreml.interpreter import Interpreter
 from edgesam_mobile.runtime.coreml.package import LARGEST_SPECIFICATION
 from edgesam_mobile.runtime.coreml.program import read_program
 
@@ -331,6 +333,56 @@ def test_weights_that_are_cut_anywhere_are_refused(copy: Path) -> None:
         refusal(copy, "reaches beyond the end of the file|no constant begins there")
     weights.unlink()
     refusal(copy, r"the weight file weights/weight\.bin is missing")
+
+
+# -- many things that are small enough one by one
+
+
+def test_values_that_are_alive_at_once_are_held_to_4_gib(tmp_path: Path) -> None:
+    """Each of 960 MB: four fit one after the other's end, not beside each other."""
+
+    def tiled(mb: Any, x: Any, place: int) -> Any:
+        return mb.tile(x=x, reps=[1, 60_000_000 + place])
+
+    def start(mb: Any, x: Any) -> Any:
+        return mb.slice_by_index(x=x, begin=[0, 0], end=[1, 4])
+
+    def one_by_one(mb: Any, x: Any) -> Any:
+        return mb.concat(values=[start(mb, tiled(mb, x, place)) for place in range(30)], axis=0)
+
+    def at_once(mb: Any, x: Any) -> Any:
+        large = [tiled(mb, x, place) for place in range(5)]
+        return mb.concat(values=[start(mb, value) for value in large], axis=0)
+
+    Interpreter(read_program(save(tmp_path / "one.mlpackage", one_by_one, np.ones((1, 4), np.float32))))
+    refusal(save(tmp_path / "many.mlpackage", at_once, np.ones((1, 4), np.float32)), "tile.*more than 4 GiB")
+
+
+def test_a_constant_of_many_names_is_kept_once_and_all_constants_are_held_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = np.random.default_rng(0).uniform(-1, 1, (256, 256)).astype(np.float32)
+    ones = np.ones((1, 256), np.float32)
+
+    def doubled(mb: Any, x: Any) -> Any:
+        return mb.linear(x=mb.linear(x=x, weight=weight), weight=weight + 1)
+
+    path = save(tmp_path / "model.mlpackage", doubled, ones)
+
+    def other_names(model: Any) -> None:
+        original = constant(model, "linear", "weight")
+        for number in range(300):
+            added = type(original).FromString(original.SerializeToString())
+            added.outputs[0].name = f"copy{number}"
+            block(model).operations.insert(0, added)
+
+    change(path, other_names)
+    program = read_program(path)
+    monkeypatch.setattr("edgesam_mobile.runtime.coreml.interpreter.LARGEST_PROGRAM", 3 * weight.nbytes)
+    (answer,) = Interpreter(program).run({"x0": torch.from_numpy(ones)}).values()
+    np.testing.assert_allclose(answer.numpy(), ones @ weight.T @ (weight + 1).T, atol=1e-3)
+    monkeypatch.setattr("edgesam_mobile.runtime.coreml.interpreter.LARGEST_PROGRAM", 2 * weight.nbytes - 1)
+    refusal(path, "more than 4 GiB")
 
 
 # -- anything wrong

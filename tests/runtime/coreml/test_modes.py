@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,30 @@ def test_what_is_given_in_half_precision_is_rounded_as_on_a_device_or_not_at_all
     path = save(tmp_path / "cast.mlpackage", cast, np.ones(2, np.float16))
     (device,) = Interpreter(read_program(path), mode="device-like").run(given).values()
     assert torch.equal(device, given["x0"].half().float())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Implicitly cleaning up:ResourceWarning"
+)  # coremltools leaves that to the collector
+def test_exact_arithmetic_is_pytorch_s_on_both_graphs_of_the_smallest_student(tmp_path: Path) -> None:
+    from edgesam_mobile.deploy import coreml
+    from edgesam_mobile.deploy.calibration import graph_inputs
+    from edgesam_mobile.deploy.decoder import decoder_graph
+    from edgesam_mobile.deploy.encoder import encoder_graph
+    from edgesam_mobile.deploy.precision import Plan
+    from edgesam_mobile.evaluate.calibration import calibration_set
+    from edgesam_mobile.model.standin import untrained_model
+
+    model = untrained_model("edge-sam-tiny", upsample="bilinear", image_size=256)
+    encoder, decoder = encoder_graph(model), decoder_graph(model, score="iou")  # stability is 0 of such masks
+    calibration, _ = calibration_set("generated:1", 1)
+    for graph in (encoder, decoder):
+        path = tmp_path / f"{graph.name}.mlpackage"
+        coreml.export(graph, {path: Plan("fp32")}, [])
+        interpreter = Interpreter(read_program(path))
+        for sample in graph_inputs(graph, encoder, calibration):
+            found = interpreter.run(sample)
+            for port, expected in zip(graph.outputs, graph.module(*sample.values()), strict=True):
+                assert (found[port.name] - expected).abs().max() < 1e-4 * expected.abs().max(), port.name
+    gc.collect()  # what coremltools leaves to it would warn in another test

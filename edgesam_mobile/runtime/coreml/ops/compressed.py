@@ -18,6 +18,7 @@ OPS = Family()
 @OPS
 def constexpr_affine_dequantize(quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: int) -> Tensor:
     """scale * (data - zero point), both of them for the whole or along one axis (iOS 16)."""
+    check_size("fp32", tuple(quantized_data.shape))
     steps = quantized_data.to(torch.float32) - axis_vector(zero_point.to(torch.float32), quantized_data, axis)
     return steps * axis_vector(scale, quantized_data, axis)
 
@@ -25,6 +26,7 @@ def constexpr_affine_dequantize(quantized_data: Tensor, zero_point: Tensor, scal
 @OPS
 def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
     """scale * (data - offset), with one of each for every block (iOS 18)."""
+    check_size("fp32", tuple(data.shape))
     steps = data.to(torch.float32)
     if offset is not None:
         steps = steps - _blocks(offset.to(torch.float32), data.shape)
@@ -90,6 +92,7 @@ def constexpr_cast(source_val: Tensor, output_dtype: str) -> Tensor:
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    check_size("fp32", tuple(mask.shape))
     where = mask != 0
     if values.dim() != 1 or int(where.sum()) != len(values):
         raise ProgramError(f"{values.numel()} values for a mask with {int(where.sum())} bits set")
