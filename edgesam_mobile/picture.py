@@ -16,6 +16,9 @@ from PIL import Image, ImageDraw, ImageFile, ImageOps, TiffImagePlugin, Unidenti
 from edgesam_mobile.errors import PictureError, UsageError
 from edgesam_mobile.files import atomic_file
 
+# The photographs that come along, cat.jpg and coffee.jpg: CC0, see examples/README.md.
+PICTURES = Path(__file__).with_name("pictures")
+
 # Pillow knows dozens of formats, some of which start other programs (EPS) or claim almost any bytes (PCX);
 # these are the ones photographs come in.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")

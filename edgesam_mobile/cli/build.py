@@ -148,13 +148,15 @@ def _read_plan(path: Path) -> tuple[tuple[str, str], Plan]:
     if form is None or found.precision not in PRECISIONS or found.instead not in ("", *form.instead):
         said = f"{path} is a plan for {name} {found.precision}, which is not known"
         raise UsageError(said, hint="make one with `edgesam-mobile quantize`")
+    if found.left_out and found.precision not in form.leaves_out:
+        able = ", ".join(form.leaves_out)
+        raise UsageError(f"{path}: {name} leaves no layer out of {found.precision}", hint=f"it can out of {able}")
     return (name, part), found
 
 
 def with_calibration(options: BuildOptions, spec: str | None, pictures: int) -> BuildOptions:
     """The options with pictures to measure ranges on, where anything to build needs them."""
-    if pictures < 1:
-        raise UsageError(f"--calibration-pictures is at least 1, not {pictures}")
+    refuse_no_pictures(pictures)
     if not options.calibrated():
         return options
     from edgesam_mobile.evaluate.calibration import calibration_set
@@ -163,6 +165,12 @@ def with_calibration(options: BuildOptions, spec: str | None, pictures: int) -> 
     for line in said:
         out.warn(line)
     return replace(options, calibration=calibration)
+
+
+def refuse_no_pictures(pictures: int) -> None:
+    """Calibration takes one at least."""
+    if pictures < 1:
+        raise UsageError(f"--calibration-pictures is at least 1, not {pictures}", hint="some tens are enough")
 
 
 def flag_weights(commercial_use: bool | None, licence: str | None, trained: bool) -> None:

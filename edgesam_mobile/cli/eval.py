@@ -14,7 +14,7 @@ import typer
 from edgesam_mobile.cli.build import flag_weights
 from edgesam_mobile.cli.command import Arithmetic, command
 from edgesam_mobile.cli.output import out
-from edgesam_mobile.errors import PictureError, UsageError, VerificationFailed
+from edgesam_mobile.errors import EnvironmentMissing, PictureError, UsageError, VerificationFailed
 from edgesam_mobile.files import atomic_file, sha256_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgesam_mobile.evaluate.average_precision import Detections
     from edgesam_mobile.evaluate.data.samples import Source
     from edgesam_mobile.evaluate.subjects import Subject
-    from edgesam_mobile.package.manifest import Accuracy
+    from edgesam_mobile.package.manifest import Accuracy, Manifest
 
 app = typer.Typer()
 
@@ -77,7 +77,11 @@ def evaluate(
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst masks.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda (with --weights).")] = "cpu",
     budget: Annotated[
-        str | None, typer.Option(help='What an artefact may lose, such as "miou_drop<=0.5": exit code 7 beyond.')
+        str | None,
+        typer.Option(
+            help='What an artefact may lose, such as "miou_drop<=0.5"; else what the package has on record. '
+            "Exit code 7 beyond, 5 where one is not executed."
+        ),
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Put the table into the package's manifest and model card.")
@@ -123,14 +127,22 @@ def _evaluate_package(
     from edgesam_mobile.evaluate.reference import reference_model, weights_source
     from edgesam_mobile.evaluate.subjects import TorchSubject
     from edgesam_mobile.package.manifest import read_manifest
+    from edgesam_mobile.runtime.session import install_hint
 
     allowed = table.parse_budget(budget) if budget is not None else None
     manifest = read_manifest(package)
+    if allowed is None and manifest.accuracy is not None:
+        allowed = manifest.accuracy.budget
     subjects, idle = _artifacts(package, arithmetic)
+    if record and len(idle) == len(manifest.artifacts):
+        raise EnvironmentMissing(
+            "nothing to record: no artefact can be executed here",
+            hint=install_hint(artifact.format for artifact in manifest.artifacts),
+        )
     model = reference_model(manifest, weights_source(manifest, weights, offline=offline), offline=offline)
     entries = [_evaluate(TorchSubject(model), task)]
     measurable = entries[0]["objects"] > 0  # a detector's boxes are evaluated without any, for AP alone
-    if not measurable and (allowed is not None or record):
+    if not measurable and (budget is not None or record):
         raise PictureError(
             f"no objects in {task.source.spec} for --budget or --record", hint="give annotated pictures, or AP alone"
         )
@@ -151,8 +163,21 @@ def _evaluate_package(
             table.record(package, accuracy)
     entries += [{"subject": name, "executed": False, "note": note} for name, note in idle]
     _tell(entries, task, accuracy)
+    if measurable and allowed is not None:
+        _require_budget(manifest, f"miou_drop<={allowed:g}", failed, [name for name, _ in idle])
+
+
+def _require_budget(manifest: Manifest, budget: str, failed: list[str], idle: list[str]) -> None:
+    """End with an error where an artefact is over the budget, or was not executed and so may be."""
+    from edgesam_mobile.runtime.session import install_hint
+
     if failed:
         raise VerificationFailed(f"over the budget {budget}: {', '.join(failed)}", hint="the table says by how much")
+    if idle:
+        raise EnvironmentMissing(
+            f"not executed, so not held to the budget {budget}: {', '.join(idle)}",
+            hint=install_hint(manifest.artifact(name).format for name in idle),
+        )
 
 
 def _pytorch(weights: str, input_size: int | None, device: str, offline: bool) -> Subject:
@@ -180,8 +205,9 @@ def _artifacts(package: Path, arithmetic: Arithmetic) -> tuple[Iterator[Subject]
     said = manifest.weights
     flag_weights(said.commercial_use, said.licence, said.trained)
     able = [a.id for a in manifest.artifacts if runnable(a.format)]
+    missing = {name: " and ".join(runtime.missing()) for name, runtime in RUNTIMES.items()}
     idle = [
-        (a.id, f"{' and '.join(RUNTIMES[a.format].missing())} not installed")
+        (a.id, f"{missing[a.format]} not installed" if a.format in missing else "nothing executes this format here")
         for a in manifest.artifacts
         if a.id not in able
     ]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgesam_mobile.cli.build import flag_weights
+from edgesam_mobile.cli.build import flag_weights, refuse_no_pictures
 from edgesam_mobile.cli.command import command
-from edgesam_mobile.cli.output import out
+from edgesam_mobile.cli.output import number, out
 from edgesam_mobile.errors import UsageError, VerificationFailed
 from edgesam_mobile.files import atomic_file
 from edgesam_mobile.weights.registry import DEFAULT
@@ -48,7 +49,10 @@ def quantize(
     budget: Annotated[
         str, typer.Option(help="Points of mean mask IoU with PyTorch that may be lost, in calibration.")
     ] = "miou_drop<=2",
-    objective: Annotated[Literal["size", "latency"], typer.Option(help="What to have least of.")] = "size",
+    objective: Annotated[
+        Literal["size", "latency"],
+        typer.Option(help="What to have least of; latency where this machine can time it."),
+    ] = "size",
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
 ) -> None:
     """Compress a graph block by block, rank blocks by damage to masks, and leave out the worst within a budget.
@@ -56,6 +60,7 @@ def quantize(
     Writes the plan for `build --plan`, all candidates as JSON and the front as a picture. Exit code 7 if nothing
     keeps the budget.
     """
+    from edgesam_mobile.deploy.cache import tool_versions
     from edgesam_mobile.deploy.formats import FORMATS
     from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE
     from edgesam_mobile.evaluate.calibration import calibration_set
@@ -64,10 +69,14 @@ def quantize(
     from edgesam_mobile.evaluate.table import parse_budget
     from edgesam_mobile.model.load import load_model, read_weights
     from edgesam_mobile.model.registry import architecture, refuse_undeployable
+    from edgesam_mobile.runtime.session import RUNTIMES
 
-    if form not in FORMATS or precision not in FORMATS[form].compressed:
-        offers = "; ".join(f"{f.name}: {', '.join(f.compressed)}" for f in FORMATS.values() if f.compressed)
+    if form not in FORMATS or precision not in FORMATS[form].leaves_out:
+        offers = "; ".join(f"{f.name}: {', '.join(f.leaves_out)}" for f in FORMATS.values())
         raise UsageError(f"{form} does not offer {precision} to search", hint=offers)
+    if objective == "latency" and RUNTIMES[form].interpreted:
+        raise UsageError(f"{form} is interpreted here, and its times say nothing", hint="use --objective size")
+    refuse_no_pictures(calibration_pictures)
     if instead and (instead not in FORMATS[form].instead or instead == precision):
         offers = ", ".join(p for p in FORMATS[form].instead if p != precision) or "floating point only"
         raise UsageError(f"layers that {form} leaves out cannot be {instead}", hint=f"they can be: {offers}")
@@ -89,6 +98,7 @@ def quantize(
         "precision": precision,
         "instead": instead or "",
         "calibration": pictures.sha256,
+        "tools": tool_versions(FORMATS[form].packages),
     }
     with tempfile.TemporaryDirectory() as scratch, Journal(output / "candidates.jsonl", run) as journal:
         masks = Masks(model, FORMATS[form], pictures, Path(scratch), part)
@@ -102,7 +112,7 @@ def quantize(
                 journal=journal,
                 report=report,
             )
-    _write(output, {**run, "budget": allowed, "objective": objective}, found)
+    _write(output, {**run, "architecture": said.architecture, "budget": allowed, "objective": objective}, found)
     _tell(output, found)
     if found.chosen is None:
         raise VerificationFailed(f"nothing tried keeps {budget}", hint="allow more, or choose another precision")
@@ -119,7 +129,8 @@ def _write(output: Path, about: dict[str, Any], found: Search) -> None:
     }
     files = {"search.json": record}
     if found.chosen is not None:
-        files["plan.json"] = {"format": about["format"], "part": about["part"], "plan": found.chosen.plan.to_json()}
+        plan = replace(found.chosen.plan, architecture=about["architecture"])
+        files["plan.json"] = {"format": about["format"], "part": about["part"], "plan": plan.to_json()}
     for name, content in files.items():
         with atomic_file(output / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -154,7 +165,7 @@ def _row(candidate: Candidate, found: Search) -> tuple[object, ...]:
     return (
         candidate.step,
         f"{candidate.bytes / 1e6:.2f}",
-        f"{candidate.run_ms:.1f}",
+        number(candidate.run_ms, ".1f"),
         f"{100 * candidate.damage:.2f}",
         f"{candidate.same_best:.1%}",
         *marks,

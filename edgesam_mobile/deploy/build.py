@@ -210,11 +210,16 @@ def _quantisation(plan: Plan) -> Quantisation:
 
 
 def _check_fit(spec: Architecture, options: BuildOptions) -> None:
-    """The weights must be of the model asked for, and that model must be one for phones and take the input size."""
+    """The weights must be of the model asked for, and that one for phones, of such an input size, and the plans'."""
     refuse_undeployable(spec.name)
     if options.model is not None and entry(options.model).architecture != spec.name:
         raise UsageError(
             f"{options.weights} holds {spec.name} weights, not {options.model}", hint="leave --model out"
+        )
+    if others := {plan.architecture for plan in options.plans.values()} - {"", spec.name}:
+        raise UsageError(
+            f"the plan is for {others.pop()}, the weights are {spec.name}",
+            hint="make a plan for these weights with `edgesam-mobile quantize`",
         )
     if options.input_size not in spec.input_sizes:
         sizes = ", ".join(map(str, spec.input_sizes))

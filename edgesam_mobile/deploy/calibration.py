@@ -109,17 +109,16 @@ def encoder_inputs(graph: Graph, views: tuple[View, ...]) -> list[Sample]:
     return samples
 
 
-def decoder_inputs(graph: Graph, encoder: Graph, views: tuple[View, ...]) -> Iterator[Sample]:
+def decoder_inputs(graph: Graph, side: int, views: Sequence[View], embeddings: Sequence[Tensor]) -> Iterator[Sample]:
     """Embeddings of the views, by the uncompressed encoder of the same layout, with their prompts.
 
-    Where the graph takes a mask prompt, each prompt comes twice: without one, and with its own first answer.
+    ``side`` is that of the encoder's input in pixels. Where the graph takes a mask prompt, each prompt comes twice:
+    without one, and with its own first answer.
     """
     shapes = {port.name: port.shape for port in graph.inputs}
     batch, slots, _ = shapes["point_coords"]
-    transform = ResizeLongestSide(max(encoder.inputs[0].shape))
-    for view, sample in zip(views, encoder_inputs(encoder, views), strict=True):
-        with torch.inference_mode():
-            embedding = encoder.module(*sample.values())[0].clone()
+    transform = ResizeLongestSide(side)
+    for view, embedding in zip(views, embeddings, strict=True):
         size = (view.image.shape[0], view.image.shape[1])
         for coords, labels in view.prompts:
             if len(labels) > slots:
@@ -146,17 +145,19 @@ def graph_inputs(graph: Graph, encoder: Graph, calibration: Calibration) -> list
         WeightsError: a layer answers with NaN or infinity, of which no range can be made.
     """
     if graph.name == "decoder":
-        refuse_infinite(encoder, encoder_inputs(encoder, calibration.views))
-        samples = list(decoder_inputs(graph, encoder, calibration.views))
+        embeddings = [
+            embedding for (embedding,) in finite_answers(encoder, encoder_inputs(encoder, calibration.views))
+        ]
+        samples = list(decoder_inputs(graph, max(encoder.inputs[0].shape), calibration.views, embeddings))
     else:
         samples = encoder_inputs(graph, calibration.views)
-    refuse_infinite(graph, samples)
+    finite_answers(graph, samples)
     return samples
 
 
 @torch.inference_mode()
-def refuse_infinite(graph: Graph, samples: Sequence[Sample]) -> None:
-    """Run a graph on samples; the first layer with an answer that is not finite is named in an error.
+def finite_answers(graph: Graph, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
+    """What a graph answers to samples; the first layer with an answer that is not finite is named in an error.
 
     Raises:
         WeightsError: there is one.
@@ -172,14 +173,16 @@ def refuse_infinite(graph: Graph, samples: Sequence[Sample]) -> None:
         module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
         for name, module in graph.module.named_modules()
     ]
+    answers = []
     try:
         for number, sample in enumerate(samples, start=1):
-            graph.module(*sample.values())
+            answers.append(graph.module(*sample.values()))
             if found:
                 raise WeightsError(
-                    f"calibration: {found[0]} of the {graph.name} answers sample {number} with NaN or infinity",
+                    f"{found[0]} of the {graph.name} answers sample {number} with NaN or infinity",
                     hint="check the weights with `edgesam-mobile eval`",
                 )
     finally:
         for hook in hooks:
             hook.remove()
+    return answers

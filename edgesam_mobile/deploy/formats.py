@@ -38,6 +38,7 @@ class Format:
         compressed: further ones that it offers, see :mod:`edgesam_mobile.deploy.precision`.
         recommended: what its encoder and its decoder are to be compressed to, by graph.
         sensitive: groups of layers that the recommended encoder leaves in floating point, by architecture.
+        leaves_out: those of ``compressed`` that can leave layers out; the others take all or nothing.
         instead: precisions that layers left out by a plan can take, rather than floating point.
         channels_last: N x H x W x C pictures and embeddings instead of N x C x H x W.
         folded: the decoder's form of attention (see :mod:`edgesam_mobile.deploy.attention`) where weights are not
@@ -56,6 +57,7 @@ class Format:
     compressed: tuple[str, ...] = ()
     recommended: Mapping[str, Plan] = field(default_factory=dict)
     sensitive: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    leaves_out: tuple[str, ...] = ()
     instead: tuple[str, ...] = ()
     channels_last: bool = False
     folded: bool = False
@@ -67,10 +69,14 @@ class Format:
         return max((self.newer_os[p] for p in precisions if p in self.newer_os), default=self.minimum_os)
 
     def recommendation(self, part: str, architecture: str | None) -> Plan:
-        """The recommended plan of a graph; of an architecture whose sensitive groups are known, without those."""
+        """The recommended plan of a graph; of an architecture whose sensitive groups are known, without those.
+
+        The proposals graph has the same encoder's modules as its own.
+        """
         plan = self.recommended[part]
-        sensitive = self.sensitive.get(architecture or "", ()) if part == "encoder" else ()
-        return replace(plan, left_out=sensitive)
+        sensitive = self.sensitive.get(architecture or "", ()) if part != "decoder" else ()
+        inside = "encoder." if part == "proposals" else ""
+        return replace(plan, left_out=tuple(group.removeprefix(inside) for group in sensitive))
 
     def offers(self, precision: str) -> bool:
         """Whether an artefact can be asked for in this precision; ``recommended`` where the format has one."""
@@ -83,6 +89,9 @@ _SMALL_WEIGHTS = {
     part: Plan("int8-weights", reason="computed in half precision, as the Neural Engine does")
     for part in ("encoder", "decoder", "proposals")
 }
+_COREML_COMPRESSED = (
+    "int8-weights", "palette8", "palette6", "palette4", "palette4-grouped", "palette4-fitted", "int8"
+)  # fmt: skip
 _COREML = Format(
     name="coreml",
     exporter="coreml",
@@ -91,8 +100,9 @@ _COREML = Format(
     precisions=("fp16", "fp32"),
     packages=("coremltools",),
     extra="coreml",
-    compressed=("int8-weights", "palette8", "palette6", "palette4", "palette4-grouped", "palette4-fitted", "int8"),
+    compressed=_COREML_COMPRESSED,
     recommended=_SMALL_WEIGHTS,
+    leaves_out=_COREML_COMPRESSED,
     instead=("int8-weights", "palette8", "palette6"),
     minimum_os="iOS 16",
     newer_os={"int8": "iOS 17", "palette4-grouped": "iOS 18", "palette4-fitted": "iOS 18"},
@@ -107,6 +117,7 @@ _EXECUTORCH_COREML = Format(
     extra="executorch",
     compressed=("int8-weights", "int8"),
     recommended=_SMALL_WEIGHTS,
+    leaves_out=("int8",),
     minimum_os="iOS 16",
     newer_os={"int8": "iOS 17"},
 )
@@ -125,6 +136,7 @@ _TFLITE = Format(
         "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
     },
     sensitive={"edge-sam": _EDGE_SAM, "mobile-sam": _MORE_OF_MOBILE_SAM},
+    leaves_out=("int8", "int16x8", "int8-dynamic"),
     channels_last=True,
     minimum_os="Android 8 (API 26)",
 )
@@ -143,6 +155,7 @@ _EXECUTORCH_XNNPACK = Format(
         "decoder": Plan("int8-dynamic", reason="calibrated ranges cost masks of small objects"),
     },
     sensitive={"mobile-sam": _MOBILE_SAM},  # floating point takes four times the bytes here
+    leaves_out=("int8", "int8-dynamic"),
     folded=True,
     minimum_os="Android 8 (API 26)",
 )
@@ -165,6 +178,7 @@ _ONNX = Format(
         # Ranges are averages of plain extremes here, which more layers suffer from.
         "mobile-sam": (*_MORE_OF_MOBILE_SAM, "encoder.layers.1", "encoder.layers.3", "encoder.neck"),
     },
+    leaves_out=("int8",),
     folded=True,
 )
 

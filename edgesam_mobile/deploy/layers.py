@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.errors import UsageError
 
 _COMPUTING = (nn.Conv2d, nn.Linear)
 
@@ -22,14 +23,29 @@ def within(layer: str, groups: Iterable[str]) -> bool:
     return any(layer == group or layer.startswith(f"{group}.") for group in groups)
 
 
+def refuse_strange(graph: Graph, groups: Iterable[str]) -> None:
+    """Refuse to leave out what is not there: a plan for other weights would be ignored without a word.
+
+    Raises:
+        UsageError: the graph has no layer in one of ``groups``.
+    """
+    names = layer_names(graph)
+    if strange := [group for group in groups if not any(within(name, [group]) for name in names)]:
+        raise UsageError(
+            f"the {graph.name} has no layer {strange[0]!r} to leave out",
+            hint="make a plan for these weights with `edgesam-mobile quantize`",
+        )
+
+
 def scope_pattern(module: nn.Module, name: str) -> str:
     """Regular expression for a layer or group in scopes such as ``EncoderModule/RepVitEncoder_encoder/Conv2d_0;``.
 
-    Lists of modules are not called, so they have no scope of their own.
+    It begins with the graph's own module, since a number says nothing without all that is around it. Lists of modules
+    are not called, so they have no scope of their own.
     """
     parts, here = [], module
     for part in name.split("."):
         here = here.get_submodule(part)
         if not isinstance(here, nn.ModuleList):
             parts.append(rf"[^/;]*_{re.escape(part)}")
-    return "/" + "/".join(parts) + "[/;]"
+    return "(^|;)[^/;]*/" + "/".join(parts) + "[/;]"

@@ -51,12 +51,14 @@ class Plan:
         left_out: layers (:func:`layer_names`) that stay as they are in the format's plain form, or take ``instead``.
         instead: precision of the layers that are left out; empty for floating point.
         reason: why this and not something smaller or faster, where there is something to say.
+        architecture: of the weights that it was found for; empty where it is for any.
     """
 
     precision: str
     left_out: tuple[str, ...] = ()
     reason: str = ""
     instead: str = ""
+    architecture: str = ""
 
     @property
     def small(self) -> bool:
@@ -80,5 +82,5 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
-        left_out = tuple(data.get("left_out", ()))
-        return cls(data["precision"], left_out, data.get("reason", ""), data.get("instead", ""))
+        said = {name: data.get(name, "") for name in ("reason", "instead", "architecture")}
+        return cls(data["precision"], tuple(data.get("left_out", ())), **said)

@@ -51,25 +51,34 @@ class LevelBoxes(nn.Module):
 
 
 class ProposalsModule(nn.Module):
-    """Colours 0..255 to the embedding, confidences 1 x A and boxes 1 x 4 x A."""
+    """Colours 0..255 to the embedding, confidences 1 x A and boxes 1 x 4 x A.
 
-    def __init__(self, encoder: EncoderModule, head: ProposalHead, stages: Stages, side: int) -> None:
+    It has the encoder's modules rather than the encoder, which is never called as a whole: layers that a plan leaves
+    out are found by the names of modules that are called.
+    """
+
+    mean: Tensor
+
+    def __init__(self, whole: EncoderModule, head: ProposalHead, stages: Stages, side: int) -> None:
         super().__init__()
-        self.encoder, self.stages = encoder, stages
+        encoder: RepVitEncoder = whole.encoder
+        self.features, self.neck = encoder.features, encoder.neck
+        self.fuse_stage2, self.fuse_stage3 = encoder.fuse_stage2, encoder.fuse_stage3
+        self.register_buffer("mean", whole.mean)
+        self.channels_last, self.stages = whole.channels_last, stages
         self.head = cast(ProposalHead, fuse_convolutions(head))
         self.levels = nn.ModuleList(LevelBoxes(side, stride) for stride in STRIDES)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = image.to(torch.float32)
-        if self.encoder.channels_last:
+        if self.channels_last:
             x = x.permute(0, 3, 1, 2)
-        encoder: RepVitEncoder = self.encoder.encoder
-        features = self.stages.features(encoder, x - self.encoder.mean)
-        embedding = self.stages.embedding(encoder, features)
+        features = self.stages.features(self, x - self.mean)
+        embedding = self.stages.embedding(self, features)
         logits, deltas = self.head.maps(features)
         scores = torch.cat([level.reshape(1, -1) for level in logits], 1).sigmoid()
         boxes = torch.cat([decode(level) for decode, level in zip(self.levels, deltas, strict=True)], 2)
-        return embedding.permute(0, 2, 3, 1) if self.encoder.channels_last else embedding, scores, boxes
+        return embedding.permute(0, 2, 3, 1) if self.channels_last else embedding, scores, boxes
 
 
 def proposals_graph(

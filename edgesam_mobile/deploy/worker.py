@@ -17,16 +17,20 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgesam_mobile.deploy.calibration import Calibration, Sample, graph_inputs
+import numpy as np
+
+from edgesam_mobile.deploy.calibration import Calibration, Sample, View, graph_inputs
 from edgesam_mobile.deploy.decoder import decoder_graph
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS, Format
+from edgesam_mobile.deploy.layers import refuse_strange
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.proposals import proposals_graph
 from edgesam_mobile.errors import EdgeSamError
 from edgesam_mobile.model.load import load_model
 from edgesam_mobile.model.proposals import read_proposals
+from edgesam_mobile.picture import PICTURES, read_picture
 from edgesam_mobile.process import private_stdout
 
 
@@ -45,6 +49,7 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
     form = FORMATS[job["format"]]
     model = load_model(Path(job["weights"]), upsample=job["upsample"], image_size=job["image_size"])
     exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
+    _refuse_infinite(model, job, form)
     calibration = Calibration.load(Path(job["calibration"])) if job["calibration"] else None
     for part, wanted in job["parts"].items():
         started = time.monotonic()
@@ -52,6 +57,8 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
         for folded in sorted({form.folded and not plan.small for plan in targets.values()}):
             graph = build_graph(model, part, job["options"], form, folded=folded)
             chosen = {path: plan for path, plan in targets.items() if (form.folded and not plan.small) == folded}
+            for plan in chosen.values():
+                refuse_strange(graph, plan.left_out)
             samples: list[Sample] = []
             if calibration and any(plan.calibrated for plan in chosen.values()):
                 encoder = graph if part == "encoder" else build_graph(model, "encoder", job["options"], form)
@@ -61,6 +68,22 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
                 (path.parent / "report.json").write_text(json.dumps(record))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         _answer(answers, {"part": part, "seconds": time.monotonic() - started, "peak_bytes": peak})
+
+
+def _refuse_infinite(model: Any, job: dict[str, Any], form: Format) -> None:
+    """Run each graph once on a photograph, in single precision: of weights that overflow no artefact is made.
+
+    Raises:
+        WeightsError: a layer answers with NaN or infinity.
+    """
+    photograph = read_picture(PICTURES / "cat.jpg")
+    point = np.array([[photograph.shape[1] / 2, photograph.shape[0] / 2]], np.float32), np.ones(1, np.float32)
+    once = Calibration("photograph", 1, (View(photograph, (point,)),))
+    encoder = build_graph(model, "encoder", job["options"], form)
+    for part in job["parts"]:
+        if part == "encoder" and "decoder" in job["parts"]:
+            continue  # it runs for the decoder
+        graph_inputs(encoder if part == "encoder" else build_graph(model, part, job["options"], form), encoder, once)
 
 
 def build_graph(model: Any, part: str, options: dict[str, Any], form: Format, *, folded: bool = False) -> Graph:

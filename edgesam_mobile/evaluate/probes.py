@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+
+from edgesam_mobile.picture import PICTURES
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,4 @@ PROBES = (
 
 def builtin_pictures() -> list[Path]:
     """The photographs that come with the package: a cat and a cup of coffee, CC0 (see ``examples/README.md``)."""
-    folder = Path(str(files("edgesam_mobile.evaluate") / "pictures"))
-    return [folder / "cat.jpg", folder / "coffee.jpg"]
+    return [PICTURES / "cat.jpg", PICTURES / "coffee.jpg"]

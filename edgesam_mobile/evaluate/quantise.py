@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgesam_mobile.deploy.calibration import Calibration, Sample, decoder_inputs, encoder_inputs
+from edgesam_mobile.deploy.calibration import Calibration, Sample, decoder_inputs, encoder_inputs, finite_answers
 from edgesam_mobile.deploy.decoder import decoder_graph
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import Format
@@ -35,7 +35,7 @@ from edgesam_mobile.files import size_of
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.package.manifest import FileRecord, GraphRecord
 from edgesam_mobile.runtime.hush import hushed
-from edgesam_mobile.runtime.session import SessionOptions, open_session
+from edgesam_mobile.runtime.session import RUNTIMES, SessionOptions, open_session
 
 Objective = Literal["size", "latency"]
 Part = Literal["encoder", "decoder"]
@@ -53,7 +53,8 @@ class Candidate:
         step: what it is of the search: a block compressed alone, or how many blocks are left out.
         damage: 1 - mean IoU with the masks that PyTorch shows; 0 is none.
         same_best: share of prompts with the same of the four masks shown.
-        run_ms: median on this machine; only to be compared with others of the same search.
+        run_ms: median on this machine, only to be compared with others of the same search; ``None`` where the
+            format is interpreted here.
     """
 
     step: str
@@ -61,11 +62,14 @@ class Candidate:
     bytes: int
     damage: float
     same_best: float
-    run_ms: float
+    run_ms: float | None
 
     def cost(self, objective: Objective) -> float:
-        """What an objective wants little of: bytes, or milliseconds."""
-        return self.bytes if objective == "size" else self.run_ms
+        """What an objective wants little of: bytes, or milliseconds where they are known."""
+        if objective == "size":
+            return self.bytes
+        assert self.run_ms is not None
+        return self.run_ms
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -118,6 +122,9 @@ class Masks:
     Args:
         part: which graph; the other one is PyTorch's.
         folder: for what is exported.
+
+    Raises:
+        WeightsError: a layer answers with NaN or infinity, beside whose empty masks nothing would be lost.
     """
 
     def __init__(
@@ -128,10 +135,13 @@ class Masks:
         decoder = decoder_graph(model, channels_last=form.channels_last)
         self._decoder = decoder.module
         self._pictures = encoder_inputs(encoder, calibration.views)
-        self._prompts = [list(decoder_inputs(decoder, encoder, (view,))) for view in calibration.views]
+        self._prompts = [
+            list(decoder_inputs(decoder, model.image_size, (view,), answer))
+            for view, answer in zip(calibration.views, finite_answers(encoder, self._pictures), strict=True)
+        ]
         every = [prompt for prompts in self._prompts for prompt in prompts]
         self.graph, self.samples = (encoder, self._pictures) if part == "encoder" else (decoder, every)
-        self._expected = [self._decode(prompt) for prompt in every]
+        self._expected = [_answer(masks, best) for masks, _, best, _ in finite_answers(decoder, every)]
 
     def measure(self, plans: Mapping[str, Plan]) -> list[Candidate]:
         """Export the graph once a plan, by steps' names, and measure each."""
@@ -159,7 +169,8 @@ class Masks:
             ious.append(mask_iou(masks[best], wanted[best]))
             same.append(shown == best)
         damage = 1 - float(np.mean(ious))
-        return Candidate(step, plan, file.bytes, damage, float(np.mean(same)), statistics.median(times) * 1e3)
+        run_ms = None if RUNTIMES[self._form.name].interpreted else statistics.median(times) * 1e3
+        return Candidate(step, plan, file.bytes, damage, float(np.mean(same)), run_ms)
 
     def _answers(self, outputs: Sequence[Sample]) -> Iterator[Answer]:
         """What each prompt gets, from a candidate's outputs on all samples."""

@@ -21,7 +21,7 @@ from edgesam_mobile.package.manifest import Artifact, Manifest, check_file, read
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.runtime.old_tflite import environment
 from edgesam_mobile.runtime.predictor import ArtifactPredictor, Decoded
-from edgesam_mobile.runtime.session import OLD, RUNTIMES, Arithmetic, runnable, runtime_of
+from edgesam_mobile.runtime.session import OLD, RUNTIMES, Arithmetic, install_hint, runnable, runtime_of
 
 Report = Callable[[str], None]
 
@@ -123,10 +123,9 @@ class Verification:
             raise VerificationFailed(f"not equal to PyTorch: {', '.join(self.failed)}", hint=hint)
         if not self.executed:
             formats = dict.fromkeys(artifact.format for artifact in self.manifest.artifacts)
-            extras = ",".join(sorted({RUNTIMES[name].extra for name in formats if name in RUNTIMES}))
             raise EnvironmentMissing(
                 f"nothing was executed: no runtime here for {', '.join(formats)}",
-                hint=f'pip install "edgesam-mobile[{extras}]"' if extras else "build for host or android",
+                hint=install_hint(formats),
             )
 
 

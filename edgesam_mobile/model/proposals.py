@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +114,19 @@ class ProposalHead(nn.Module):
         )
 
 
+class StageModules(Protocol):
+    """The modules of a RepViT encoder, as it has them itself or an exported graph does."""
+
+    @property
+    def features(self) -> nn.ModuleList: ...
+    @property
+    def fuse_stage2(self) -> nn.Module: ...
+    @property
+    def fuse_stage3(self) -> nn.Module: ...
+    @property
+    def neck(self) -> nn.Module: ...
+
+
 class Stages:
     """Where a RepViT encoder's stages end, and the walks that give their features.
 
@@ -138,18 +151,18 @@ class Stages:
         widths = [_first_convolution(encoder.features[start]).in_channels for start in starts[1:]]
         self.widths = (*widths, _first_convolution(encoder.fuse_stage3).in_channels)
 
-    def features(self, encoder: RepVitEncoder, x: Tensor) -> list[Tensor]:
+    def features(self, encoder: StageModules, x: Tensor) -> list[Tensor]:
         """Normalised pictures B x 3 x S x S to the features at strides 8, 16 and 32."""
         stages, start = [], 0
         for end in self.ends:
-            for block in encoder.features[start:end]:
-                x = block(x)
+            for place in range(start, end):  # a slice would give its blocks other names in an exported graph
+                x = encoder.features[place](x)
             stages.append(x)
             start = end
         return stages
 
     @staticmethod
-    def embedding(encoder: RepVitEncoder, stages: Sequence[Tensor]) -> Tensor:
+    def embedding(encoder: StageModules, stages: Sequence[Tensor]) -> Tensor:
         """The embedding that the encoder itself makes of these features."""
         y: Tensor = encoder.neck(encoder.fuse_stage3(stages[2], encoder.fuse_stage2(stages[1])))
         return y

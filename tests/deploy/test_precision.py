@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import importlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
+from edgesam_mobile.deploy import worker
 from edgesam_mobile.deploy.calibration import Calibration, View, graph_inputs
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS, Format
-from edgesam_mobile.deploy.layers import layer_names, scope_pattern, within
+from edgesam_mobile.deploy.layers import layer_names, refuse_strange, scope_pattern, within
 from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.deploy.palettes import fit_palettes
 from edgesam_mobile.deploy.ports import Graph, Port
@@ -26,8 +28,10 @@ from edgesam_mobile.errors import PictureError, UsageError, WeightsError
 from edgesam_mobile.evaluate.calibration import calibration_set
 from edgesam_mobile.evaluate.metrics import cosine
 from edgesam_mobile.files import size_of
+from edgesam_mobile.model.registry import build_model
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model
+from edgesam_mobile.weights.checkpoint import Metadata, write_checkpoint
 
 # coremltools leaves temporary folders to the collector, which warns of them.
 leaves_folders = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
@@ -68,6 +72,61 @@ def test_formats_offer_precisions_that_exist_and_recommend_what_they_offer(form:
     assert form.offers("recommended") == bool(form.recommended)
     assert set(form.recommended) in (set(), {"encoder", "decoder", "proposals"})
     assert all(form.offers(plan.precision) for plan in form.recommended.values())
+    assert set(form.leaves_out) <= set(form.compressed)
+    assert not form.sensitive or form.recommended["encoder"].precision in form.leaves_out
+
+
+@pytest.mark.parametrize("name", ["edge-sam", "mobile-sam"])
+def test_what_is_recommended_to_be_left_out_is_there(name: str) -> None:
+    from edgesam_mobile.deploy.proposals import proposals_graph
+    from edgesam_mobile.model.proposals import ProposalHead, Stages
+
+    model = build_model(name).eval()
+    graphs = [encoder_graph(model)]
+    if name == "edge-sam":
+        graphs.append(proposals_graph(model, ProposalHead(Stages(model).widths).eval()))
+    left_out = 0
+    for graph in graphs:
+        for form in FORMATS.values():
+            plan = form.recommendation(graph.name, name)
+            refuse_strange(graph, plan.left_out)
+            assert len(plan.left_out) == len(form.sensitive.get(name, ()))
+            left_out += len(plan.left_out)
+    assert left_out > 0
+
+
+@pytest.fixture(scope="module")
+def tiny_model() -> Sam:
+    """The smallest student at 256 pixels; no test changes it."""
+    return untrained_model("edge-sam-tiny", upsample="bilinear", image_size=256)
+
+
+def carry_out(model: Sam, folder: Path, plan: Plan) -> None:
+    """A worker's job in this process: export the ONNX encoder of a model."""
+    weights = write_checkpoint(folder / "weights.safetensors", model.state_dict(), Metadata("edge-sam-tiny"))
+    (folder / "out").mkdir()
+    options = {"image_dtype": "float32", "slots": 2, "prompts": 1, "mask_input": False, "score": "stability"}
+    job = {"format": "onnx", "weights": str(weights), "upsample": "bilinear", "image_size": 256, "options": options}
+    parts = {"encoder": [{"folder": str(folder / "out"), "plan": plan.to_json()}]}
+    worker._carry_out({**job, "calibration": None, "parts": parts}, io.StringIO())
+
+
+def test_weights_that_overflow_make_no_artefact_in_any_precision(tiny_model: Sam, tmp_path: Path) -> None:
+    broken = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        for layer in broken.image_encoder.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.mul_(1e20)
+    with pytest.raises(WeightsError, match=r"encoder\.features\.\S+ of the encoder answers sample 1 with NaN or"):
+        carry_out(broken, tmp_path, Plan("fp32"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_plan_for_other_layers_makes_no_artefact(tiny_model: Sam, tmp_path: Path) -> None:
+    plan = Plan("int8", ("encoder.neck", "encoder.features.99"))
+    with pytest.raises(UsageError, match=r"the encoder has no layer 'encoder\.features\.99' to leave out"):
+        carry_out(tiny_model, tmp_path, plan)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_plan_with_left_out_has_a_key_of_its_own_in_any_order() -> None:
@@ -83,7 +142,7 @@ def test_groups_are_whole_names() -> None:
 
 def test_scopes_leave_lists_of_modules_out(graph: Graph) -> None:
     assert layer_names(graph) == ["stem", "blocks.0", "head"]
-    assert scope_pattern(graph.module, "blocks.0") == r"/[^/;]*_0[/;]"
+    assert scope_pattern(graph.module, "blocks.0") == r"(^|;)[^/;]*/[^/;]*_0[/;]"
 
 
 @pytest.mark.parametrize("spec", [None, "generated:3", "random:2"])
@@ -184,12 +243,11 @@ def test_files_shrink_and_still_compute_nearly_the_same(
 
 
 @pytest.fixture(scope="module")
-def real() -> tuple[Graph, Graph, list[dict[str, torch.Tensor]], list[dict[str, torch.Tensor]]]:
+def real(tiny_model: Sam) -> tuple[Graph, Graph, list[dict[str, torch.Tensor]], list[dict[str, torch.Tensor]]]:
     """Encoder and decoder of the smallest student, N x C x H x W, and what they are calibrated with."""
     from edgesam_mobile.deploy.decoder import decoder_graph
 
-    model = untrained_model("edge-sam-tiny", upsample="bilinear", image_size=256)
-    encoder, decoder = encoder_graph(model), decoder_graph(model)
+    encoder, decoder = encoder_graph(tiny_model), decoder_graph(tiny_model)
     calibration, _ = calibration_set("generated:1", 1)
     return (
         encoder,
@@ -271,6 +329,115 @@ def test_half_precision_programs_of_xnnpack_answer_as_pytorch_does(real: Any, tm
         assert full < half < 0.02 * np.abs(expected).max()
     small, large = (path.stat().st_size for path in plans)
     assert small < 0.6 * large
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
+def test_integers_of_tflite_are_for_convolutions_and_constant_products(real: Any, tmp_path: Path) -> None:
+    """Norms and attention scores stay floating point: an old runtime refuses SQRT of integers altogether."""
+    from edgesam_mobile.deploy import tflite
+
+    _, decoder, _, prompts = real
+    plans = {tmp_path / f"{p}.tflite": Plan(p) for p in ("fp32", "int8", "int16x8", "int8-dynamic")}
+    reports = tflite.export(decoder, plans, prompts)
+    expected = decoder.module(*prompts[0].values())[0].numpy()
+    for path, report in reports.items():
+        floating = {"SQRT", "RSQRT", "SOFTMAX", "BATCH_MATMUL", "TRANSPOSE_CONV"} & set(report.op_types)
+        assert {"SOFTMAX", "BATCH_MATMUL"} <= floating and floating & {"SQRT", "RSQRT"}
+        computed = _computed(path)
+        assert {kind for name in floating for kind in computed[name]} == {"FLOAT32"}
+        # Scaled at each call, what goes in stays floating point, and the weights alone are integers.
+        integers = {"fp32": set(), "int8": {"INT8"}, "int16x8": {"INT8", "INT16"}, "int8-dynamic": {"INT8"}}
+        assert computed["FULLY_CONNECTED"] - {"FLOAT32", "INT32", "INT64"} == integers[path.stem]
+        found = _run("tflite", decoder, path, report, prompts[0])
+        assert cosine(found, expected) > (0.99999 if path.stem == "fp32" else 0.95)
+        assert path.stem == "fp32" or path.stat().st_size < 0.5 * (tmp_path / "fp32.tflite").stat().st_size
+
+
+def _computed(path: Path) -> dict[str, set[str]]:
+    """By operation of a TFLite file, the types of what goes in and comes out, biases and shapes among them."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    kinds = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    model: Any = tfl_flatbuffer_utils.read_model(path)
+    found: dict[str, set[str]] = {}
+    for subgraph in model.subgraphs:
+        for op in subgraph.operators:
+            tensors = [subgraph.tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0]
+            name = names[model.operatorCodes[op.opcodeIndex].builtinCode]
+            found.setdefault(name, set()).update(kinds[tensor.type] for tensor in tensors)
+    return found
+
+
+@pytest.fixture(scope="module")
+def products() -> Graph:
+    """Two linear layers, which integers scaled at each call are for."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(64, 512), nn.GELU(), nn.Linear(512, 32))
+
+    class Tuple(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers.eval().requires_grad_(False)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (self.layers(x),)
+
+    ports = (Port("x", (1, 4, 64), "float32", "BNC", ""),), (Port("y", (1, 4, 32), "float32", "BNC", ""),)
+    return Graph("decoder", Tuple(), *ports)
+
+
+@pytest.mark.slow
+@leaves_folders
+@pytest.mark.parametrize(
+    ("name", "precision", "share", "least"),
+    [
+        ("executorch-xnnpack", "int8-dynamic", 0.45, 0.999),
+        ("coreml", "palette8", 0.65, 0.999),
+        ("coreml", "palette4-grouped", 0.45, 0.93),  # 16 values of random weights: measured 0.948
+    ],
+)
+def test_files_of_other_precisions_shrink_and_still_compute_nearly_the_same(
+    name: str, precision: str, share: float, least: float, real: Any, products: Graph, tmp_path: Path
+) -> None:
+    form = FORMATS[name]
+    graph, sample = (
+        (products, {"x": products.examples()[0]}) if precision == "int8-dynamic" else (real[0], real[2][0])
+    )
+    exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
+    plain, small = (tmp_path / f"{p}{form.suffix}" for p in (form.precisions[0], precision))
+    reports = exporter.export(graph, {plain: Plan(form.precisions[0]), small: Plan(precision)}, [])
+    assert size_of(small) < share * size_of(plain)
+    expected = graph.module(*sample.values())[0].numpy()
+    near, nearer = (cosine(_run(name, graph, path, reports[path], sample), expected) for path in (small, plain))
+    assert least < near < nearer
+    gc.collect()  # what coremltools leaves to it would warn in another test
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_layers_of_the_encoder_are_left_out_of_the_proposals_graph_too(
+    name: str, tiny_model: Sam, tmp_path: Path
+) -> None:
+    from edgesam_mobile.deploy.proposals import proposals_graph
+    from edgesam_mobile.model.proposals import ProposalHead, Stages
+
+    form = FORMATS[name]
+    head = ProposalHead(Stages(tiny_model).widths).eval()
+    graph = proposals_graph(tiny_model, head, channels_last=form.channels_last)
+    calibration, _ = calibration_set("generated:1", 1)
+    plans = {"all": Plan("int8"), "part": Plan("int8", ("features.1", "neck.2"))}
+    targets = {tmp_path / f"{label}{form.suffix}": plan for label, plan in plans.items()}
+    exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
+    reports = exporter.export(graph, targets, graph_inputs(graph, graph, calibration))
+    whole, part = (
+        sum(n for kind, n in report.op_types.items() if kind in ("QUANTIZE", "QuantizeLinear"))
+        for report in reports.values()
+    )
+    assert whole > part > 0
 
 
 def _record(graph: Graph):  # type: ignore[no-untyped-def]

@@ -12,6 +12,7 @@ from command_line import call, entries, refusal
 from data_sets import annotation, coco, jpeg
 from package_copies import copy_package
 
+from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.evaluate import subjects
 from edgesam_mobile.evaluate.table import over_budget, parse_budget
 from edgesam_mobile.files import sha256_of
@@ -98,25 +99,69 @@ def test_ap_of_boxes_is_added(tiny: Path, folder: Path, tmp_path: Path) -> None:
 
 
 def test_boxes_on_pictures_without_objects_give_ap_alone(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyTorch stands in for the artefact, which nothing can run."""
     subject = subjects.TorchSubject(load_model(tiny, image_size=256), "coreml-fp32")
     monkeypatch.setattr(subjects, "ArtifactSubject", lambda *_, **__: subject)
-    package, boxes = tmp_path / "package", tmp_path / "boxes.json"
-    package.mkdir()
-    changes = {"architecture": "edge-sam-tiny", "picture": {"size": 256, "pad_rgb": [0, 0, 0]}}
-    write_manifest(package, bare_manifest(sha256_of(tiny), **changes))
+    boxes = tmp_path / "boxes.json"
     data = coco(tmp_path / "set", [annotation(1, 1, (8, 8, 20, 40), iscrowd=1)])
     boxes.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [8, 8, 10, 40], "score": 0.5}]))
-    words = ("eval", package, "--weights", tiny, "--data", f"coco:{data}", "--refine", "0", "--boxes", boxes)
+    words = ("eval", tiny_package, "--weights", tiny, "--data", f"coco:{data}", "--refine", "0", "--boxes", boxes)
     told = json.loads(call(*words, "--json").stdout)
     assert [(entry["subject"], entry["objects"]) for entry in told["entries"]] == [("pytorch", 0), ("coreml-fp32", 0)]
     assert "accuracy" not in told
     assert "mask AP" in call(*words).stdout
     for option in (("--budget", "miou_drop<=1"), ("--record",)):
         assert "for --budget or --record" in refusal(call(*words, *option), 8)
-    assert read_manifest(package).accuracy is None
+    assert read_manifest(tiny_package).accuracy is None
+
+
+@pytest.fixture
+def tiny_package(tiny: Path, tmp_path: Path) -> Path:
+    """A package of the tiny student's with one artefact, which is no file."""
+    package = tmp_path / "package"
+    package.mkdir()
+    changes = {"architecture": "edge-sam-tiny", "picture": {"size": 256, "pad_rgb": [0, 0, 0]}}
+    write_manifest(package, bare_manifest(sha256_of(tiny), **changes))
+    return package
+
+
+ONE = ("--data", "generated:1", "--prompts", "box", "--refine", "0", "--offline")
+
+
+def test_what_is_not_executed_keeps_no_budget_and_is_no_record(
+    tiny: Path, tiny_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "runnable", lambda name: False)
+    words = ("eval", tiny_package, "--weights", tiny, *ONE)
+    assert "nothing to record" in refusal(call(*words, "--record"), 5)
+    assert read_manifest(tiny_package).accuracy is None
+    assert call(*words).exit_code == 0  # without a budget, not to be executed is no failure
+    told = call(*words, "--budget", "miou_drop<=0")
+    assert told.exit_code == 5
+    assert "not held to the budget miou_drop<=0: coreml-fp32" in told.stderr
+    assert "not executed" in told.stdout
+
+
+def test_the_budget_on_record_holds_where_none_is_given(
+    tiny: Path, tiny_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch stands in for the artefact, which nothing can run, and loses nothing or every mask."""
+    model = load_model(tiny, image_size=256)
+    monkeypatch.setattr(session, "runnable", lambda name: True)
+    monkeypatch.setattr(subjects, "ArtifactSubject", lambda *_, **__: subjects.TorchSubject(model, "coreml-fp32"))
+    words = ("eval", tiny_package, "--weights", tiny, *ONE)
+    assert call(*words, "--budget", "miou_drop<=0.25", "--record").exit_code == 0
+    assert call(*words, "--record").exit_code == 0
+    table = read_manifest(tiny_package).accuracy
+    assert table is not None and table.budget == 0.25
+    for layer in model.mask_decoder.output_upscaling.parameters():
+        layer.data.zero_()  # logits of 0: no pixel belongs to a mask
+    told = call(*words)
+    assert told.exit_code == 7
+    assert "over the budget miou_drop<=0.25: coreml-fp32" in told.stderr
+    assert call(*words, "--budget", "miou_drop<=100").exit_code == 0
 
 
 def test_damaged_pictures_are_left_out_and_named(tiny: Path, folder: Path) -> None:
@@ -190,6 +235,22 @@ def test_the_table_goes_into_the_package_and_a_budget_decides(edge_sam_package: 
     assert f"| onnx-fp32 | ONNX Runtime | {row.bytes / 1e6:.1f} | {row.miou['box']:.1f} (" in card
     assert "PyTorch" in told.stdout and "same best" in told.stdout
     assert call("verify", package, "--image", CAT).exit_code == 0  # the files are as they were
+
+
+@pytest.mark.slow
+def test_every_format_s_recommended_artefact_is_executed_and_evaluated(tiny: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    words = ("--weights", tiny, "--input-size", 256, "--target", "all", "--precision", "recommended")
+    built = call("build", *words, "--calibration", "generated:1", "-o", package)
+    assert built.exit_code == 0, built.output
+    told = call("eval", package, "--weights", tiny, "--data", "generated:1", "--json")
+    assert told.exit_code == 0, told.output
+    data = json.loads(told.stdout)
+    names = {f"{form}-recommended" for form in FORMATS}
+    assert {entry["subject"] for entry in data["entries"]} == {"pytorch", *names}
+    assert all(entry["executed"] and entry["objects"] > 0 for entry in data["entries"])
+    assert {row["artifact"] for row in data["accuracy"]["rows"]} == names
+    assert all(0 <= value <= 100 for row in data["accuracy"]["rows"] for value in row["miou"].values())
 
 
 def test_an_artefact_over_its_budget_is_named() -> None:

@@ -11,11 +11,13 @@ from typing import Any, cast
 import pytest
 from command_line import call, refusal
 
+from edgesam_mobile.cli.quantize import _row
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
+from edgesam_mobile.errors import WeightsError
 from edgesam_mobile.evaluate.calibration import calibration_set
 from edgesam_mobile.evaluate.journal import Journal
 from edgesam_mobile.evaluate.quantise import Candidate, Masks, Search, blocks, search
@@ -114,6 +116,11 @@ def test_a_found_plan_takes_the_place_of_one_of_its_precision() -> None:
         (("--budget", "1"), "no budget '1'"),
         (("--instead", "palette6"), "layers that tflite leaves out cannot be palette6"),
         (("--format", "coreml", "--precision", "palette6", "--instead", "palette6"), "cannot be palette6"),
+        (("--precision", "int8-weights"), "tflite does not offer int8-weights to search"),
+        (("--format", "executorch-xnnpack", "--precision", "fp16"), "executorch-xnnpack: int8, int8-dynamic"),
+        (("--format", "coreml", "--objective", "latency"), "times say nothing"),
+        (("--calibration-pictures", "0"), "at least 1, not 0"),
+        (("--calibration-pictures", "-1"), "at least 1, not -1"),
     ],
 )
 def test_searches_that_cannot_be_are_refused(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -140,6 +147,40 @@ def test_a_file_that_is_no_plan_is_refused(content: str | None, tmp_path: Path) 
     assert str(plan) in told
 
 
+def test_plans_that_would_do_nothing_here_are_refused(tmp_path: Path) -> None:
+    """Of a precision that takes all layers or none; and one that was found for other weights."""
+    path, weights = tmp_path / "plan.json", write_standin("edge-sam-tiny", tmp_path / "tiny.safetensors")
+
+    def told(form: str, plan: Plan) -> str:
+        path.write_text(json.dumps({"format": form, "part": "encoder", "plan": plan.to_json()}))
+        words = ("--target", "host", "--precision", plan.precision, "--plan", path, "--weights", weights)
+        return refusal(call("build", *words, "-o", tmp_path / "p"), 2)
+
+    assert "onnx leaves no layer out of int8-weights" in told("onnx", Plan("int8-weights", ("encoder.neck",)))
+    assert "the plan is for mobile-sam, the weights are edge-sam-tiny" in told(
+        "onnx", Plan("int8", ("encoder.neck",), architecture="mobile-sam")
+    )
+
+
+def test_weights_that_overflow_are_no_reference(tmp_path: Path) -> None:
+    """Beside masks that are empty, whatever is compressed would lose nothing."""
+    model = untrained_model("edge-sam-tiny", image_size=256)
+    pictures, _ = calibration_set("generated:1", 1)
+    next(model.mask_decoder.output_upscaling.parameters()).data.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="of the decoder answers sample 1 with NaN"):
+        Masks(model, FORMATS["tflite"], pictures, tmp_path)
+    first = next(model.image_encoder.parameters())
+    first.data.fill_(1e38)
+    with pytest.raises(WeightsError, match="of the encoder answers sample 1 with NaN"):
+        Masks(model, FORMATS["tflite"], pictures, tmp_path)
+
+
+def test_a_candidate_without_a_time_is_told_and_kept_without_one() -> None:
+    found = Candidate("0 left out", Plan("int8"), 1000, 0.1, 1.0, None)
+    assert Candidate.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert _row(found, Search("size", [], [found], found))[2] == "–"
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
 def test_a_real_search_writes_a_plan_that_builds(tmp_path: Path) -> None:
@@ -155,6 +196,9 @@ def test_a_real_search_writes_a_plan_that_builds(tmp_path: Path) -> None:
     }
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
     assert (plan["format"], plan["part"], plan["plan"]["precision"]) == ("tflite", "encoder", "int8")
+    assert plan["plan"]["architecture"] == "edge-sam-tiny"
+    run = json.loads((tmp_path / "s" / "candidates.jsonl").read_text().splitlines()[0])
+    assert run["tools"].keys() >= {"torch", "litert-torch", "ai-edge-quantizer"}  # others would measure otherwise
     build = call(
         "build", "--target", "android", "--precision", "int8", "--plan", tmp_path / "s" / "plan.json",
         *words, "-o", tmp_path / "p",
@@ -187,6 +231,7 @@ def test_decoders_are_searched_too_and_left_out_layers_take_more_bits(tmp_path: 
     )
     sizes = [candidate.bytes for candidate in found]
     assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
+    assert all(candidate.run_ms is None for candidate in found)  # an interpreter's times say nothing
     damages = {candidate.step: candidate.damage for candidate in found}
     assert damages["plain"] < 0.01 and damages["plain"] <= damages["more bits"] <= damages["few bits"]
     assert found[-1].same_best == 1
