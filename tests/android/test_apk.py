@@ -74,6 +74,7 @@ def test_the_same_key_and_sources_give_the_same_bytes(apk: Path, tmp_path: Path)
     assert again.read_bytes() == apk.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_core_passes_its_own_tests_as_it_was_packed(apk: Path, apk_jar: Path, tmp_path: Path) -> None:
     with tools_or_skip():
         JVM.need()

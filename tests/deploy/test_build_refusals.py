@@ -184,6 +184,7 @@ def test_an_older_package_survives_a_full_disk(
     assert build(BuildOptions(str(standin_file), targets=("host",)), tmp_path / "out").package.is_dir()
 
 
+@pytest.mark.slow
 def test_an_exporter_that_dies_of_a_full_disk_is_not_taken_for_a_crash(
     standin_file: Path, small_disk: Path, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def cut_at(step: int):  # type: ignore[no-untyped-def]
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("run.ema=0.9", "run.log_every=3"), ("run.checkpoint_every=3",)])
 def test_cut_off_before_any_step_the_curve_is_that_of_an_unbroken_run(
     tmp_path: Path, settings: tuple[str, ...]

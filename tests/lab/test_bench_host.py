@@ -1,4 +1,4 @@
-"""Whole benchmarks on this machine: quick ones on the baselines of a small package, a slow one on a real package."""
+"""Whole benchmarks on this machine: short ones on the baselines of a small package, and one on a real package."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def result(bare_package: Path, standin_file: Path) -> BenchResult:
     )
 
 
+@pytest.mark.slow
 def test_every_launch_is_a_process_of_its_own(result: BenchResult) -> None:
     assert [launch.error for launch in result.launches] == [None] * 4
     assert len({launch.hello["pid"] for launch in result.launches}) == 4
@@ -48,11 +49,13 @@ def test_every_launch_is_a_process_of_its_own(result: BenchResult) -> None:
     assert {launch.case.id for launch in result.launches[:2]} == set(BASELINES)
 
 
+@pytest.mark.slow
 def test_no_two_processes_ran_at_once(result: BenchResult) -> None:
     spans = [(x.samples[0].monotonic_ns, x.samples[-1].monotonic_ns) for x in result.launches]
     assert all(end < begin for (_, end), (begin, _) in pairwise(spans))
 
 
+@pytest.mark.slow
 def test_the_report_has_every_part_of_every_case(result: BenchResult) -> None:
     for found in report(result):
         assert found.stages.keys() == {"pre", "encode", "decode", "post", "frame"}
@@ -62,6 +65,7 @@ def test_the_report_has_every_part_of_every_case(result: BenchResult) -> None:
         assert found.stages["frame"].summary.count == counted
 
 
+@pytest.mark.slow
 def test_masks_are_held_against_pytorch(result: BenchResult) -> None:
     eager, published = report(result)
     assert eager.mask_iou == 1
@@ -69,6 +73,7 @@ def test_masks_are_held_against_pytorch(result: BenchResult) -> None:
     assert eager.vs_pytorch is None and published.vs_pytorch is not None
 
 
+@pytest.mark.slow
 def test_the_record_is_json_with_every_raw_sample(result: BenchResult) -> None:
     record = json.loads(json.dumps(as_record(result, report(result)), allow_nan=False))
     assert record["not_timed"] == [{"id": "coreml-fp32", "reason": INTERPRETED}]
@@ -78,6 +83,7 @@ def test_the_record_is_json_with_every_raw_sample(result: BenchResult) -> None:
     assert record["weights"]["trained"] is False
 
 
+@pytest.mark.slow
 def test_cases_are_compared_by_part(result: BenchResult) -> None:
     case = next(case for case in result.prepared.jobs if case.id == "onnx-published")
     for cpu in (False, True):
@@ -86,6 +92,7 @@ def test_cases_are_compared_by_part(result: BenchResult) -> None:
     assert speed_up(result, case, "mobile-sam", "encode") is None
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_measured(bare_package: Path, standin_file: Path) -> None:
     prepared = prepare(bare_package, threads=(1,), only=("pytorch-eager",), weights=str(standin_file), offline=True)
 
@@ -133,6 +140,7 @@ def test_without_weights_the_baselines_are_skipped_with_the_reason(
     assert f"coreml-fp32: {INTERPRETED}" in text
 
 
+@pytest.mark.slow
 def test_impossible_settings_are_refused(bare_package: Path, result: BenchResult) -> None:
     for threads in ((0,), (processors() + 1,), (-1,)):
         with pytest.raises(UsageError, match="threads"):
@@ -142,12 +150,14 @@ def test_impossible_settings_are_refused(bare_package: Path, result: BenchResult
             measure(result.prepared, **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_published_export_is_made_once(bare_package: Path, standin_file: Path, result: BenchResult) -> None:
     notes: list[str] = []
     prepare(bare_package, only=("onnx-published",), weights=str(standin_file), offline=True, note=notes.append)
     assert notes == []
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_samples(
     bare_package: Path, standin_file: Path, result: BenchResult, tmp_path: Path
 ) -> None:
@@ -195,6 +205,7 @@ def test_samples_that_could_not_be_written_are_refused_before_anything_is_measur
         assert target in told.stderr and told.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_result_is_shown_even_where_its_samples_can_no_longer_be_written(
     bare_package: Path, standin_file: Path, result: BenchResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_files_are_sent_once_and_a_damaged_one_again(
     assert sha256_of(model) == package[1].artifact("tflite-fp32").encoder.file.sha256
 
 
+@pytest.mark.slow
 def test_a_lost_device_takes_no_other_along_and_what_it_measured_is_kept(
     package: tuple[Path, Manifest], inputs: Inputs, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def arguments(name: str, mask: npt.NDArray[np.float32]) -> dict[str, Any]:
     return prompt | ({"mask_input": mask} if prompt.pop("mask", None) else {})
 
 
+@pytest.mark.slow
 def test_the_encoder_gets_what_segment_anything_gives_it(
     cat_predictor: SamPredictor, cat: Picture, expected: dict[str, npt.NDArray[np.float32]]
 ) -> None:
@@ -81,6 +82,7 @@ def test_the_encoder_gets_what_segment_anything_gives_it(
     np.testing.assert_allclose(picture.numpy(), expected["picture"], atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", PROMPTS)
 def test_answers_are_those_of_segment_anything(
