@@ -91,6 +91,7 @@ def test_the_list_of_commands_loads_nothing_heavy() -> None:
     assert not HEAVY & set(json.loads(told.stderr)["modules"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [(), ("bench",), ("build",)], ids=" ".join)
 def test_help_takes_little_cpu_time(command: tuple[str, ...]) -> None:
     """In turns, and the least of each: what else the machine does can only add."""

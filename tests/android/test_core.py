@@ -31,6 +31,7 @@ def classpath(tmp_path_factory: pytest.TempPathFactory) -> str:
     return os.pathsep.join(map(str, (core, tests, *junit)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CLASSES, ids=lambda path: path.name)
 def test_in_a_jvm(classpath: str, path: Path, tmp_path: Path) -> None:
     name = ".".join(path.parts)

@@ -136,6 +136,7 @@ def predicted(cat_predictor: SamPredictor) -> dict[str, Any]:
     return {name: expected(cat_predictor, *prompt) for name, prompt in PROMPTS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_masks_and_scores_are_the_predictors(
@@ -187,6 +188,7 @@ def test_coordinates_of_empty_slots_do_not_matter(
             assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_padding_point_of_segment_anythings_export_is_understood(
     segment_anything: Callable[[str, Path], None],
     graphs: Callable[[str], DecoderModule],
@@ -237,6 +239,7 @@ def test_a_mask_prompt_counts_when_it_is_switched_on(
     assert np.abs(expected(cat_predictor, points, labels, box, earlier)[0] - low_res).max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask_input", [False, True])
 @pytest.mark.parametrize("options", [{}, {"folded": True}, {"channels_last": True, "folded": True}], ids=str)
 def test_several_prompts_in_one_call_are_answered_as_one_by_one(
@@ -257,6 +260,7 @@ def test_several_prompts_in_one_call_are_answered_as_one_by_one(
             close(found[i : i + 1], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point_masks", [3, 4])
 @pytest.mark.parametrize("score", ["iou", "stability"])
 def test_the_mask_to_show_follows_the_common_rule(
@@ -436,6 +440,7 @@ def test_positions_from_two_tables_are_those_of_the_whole_map(side: int) -> None
         close(CellPositions(encoder)(torch.full((2, 1, 1), has_box)).double(), exact, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "more"), OPS, ids=lambda value: str(value) if isinstance(value, dict) else "")
 def test_the_exported_graph_has_no_unforeseen_operation(
     small_standin: Sam, options: dict[str, Any], more: set[str]

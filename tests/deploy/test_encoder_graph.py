@@ -73,6 +73,7 @@ def frame(predictor: SamPredictor, cat: npt.NDArray[np.uint8], *, exact: bool) -
     return torch.from_numpy(predictor.transform.pad_image(resized, PADDING))[None]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_embedding_is_the_predictors(
@@ -133,6 +134,7 @@ def test_building_the_graph_leaves_the_model_alone(small_standin: Sam) -> None:
     assert not graph.module.training and not any(p.requires_grad for p in graph.module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_exported_graph_has_no_unforeseen_operation(predictor: SamPredictor, channels_last: bool) -> None:
     graph = encoder_graph(predictor.model, channels_last=channels_last)

@@ -32,6 +32,7 @@ def small(teacher: Path, *settings: str) -> list[str]:
     return ["demo", *(word for setting in settings for word in ("--set", setting))]
 
 
+@pytest.mark.slow
 def test_a_shipped_recipe_trains_and_goes_on_and_says_so_in_json(teacher: Path, tmp_path: Path) -> None:
     first = call("distill", *small(teacher), "-o", tmp_path / "run", "--json")
     assert first.exit_code == 0, first.output
@@ -62,6 +63,7 @@ def test_refusals_are_one_line() -> None:
     assert "names neither cache nor prompts" in refusal(call("teach", "demo"), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int8", "float16"])
 def test_a_taught_cache_serves_the_training(teacher: Path, tmp_path: Path, dtype: str) -> None:
     words = small(teacher, f"teacher.cache={tmp_path / 'cache'}")

@@ -82,6 +82,7 @@ def go_on_with_a_head(recipe: Recipe, head: Path, teacher: Path, folder: Path) -
     assert f"started from {sha256_of(head)[:12]}" in (read_checkpoint(again.weights).metadata.provenance or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped())
 def test_it_runs_two_steps_and_leaves_a_checkpoint_that_loads(name: str, teacher: Path, tmp_path: Path) -> None:
     recipe = shrunk(name, teacher, tmp_path)

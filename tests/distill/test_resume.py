@@ -103,6 +103,7 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, recipe(), world=World()).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "foreign"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tmp_path: Path, damage: str) -> None:
     whole = trainer(tmp_path / "whole", recipe(), stage=NoisyStage)

@@ -58,6 +58,7 @@ def records(standin_file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_worker_says_hello_its_phases_its_samples_and_the_end(records: list[dict[str, Any]]) -> None:
     assert records[0]["event"] == "hello" and records[-1]["event"] == "end"
     assert records[0]["versions"].keys() >= {"python", "numpy", "torch"}
@@ -108,6 +109,7 @@ def test_its_mask_is_the_predictors(
     assert np.mean(mask == masks[int(np.argmax(scores))]) > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -141,6 +143,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, standin_file: Path) -> t
     return folder, model
 
 
+@pytest.mark.slow
 def test_the_published_export_is_unfused_and_dynamic(published: tuple[Path, Sam]) -> None:
     onnx = pytest.importorskip("onnx")
     folder, _ = published

@@ -227,6 +227,7 @@ def test_two_processes_that_store_the_same_launches_store_them_once(store: Store
     assert sorted(launch.id for launch in store.run(run.id).launches) == sorted(f"launch-{i}" for i in range(10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["launches", "samples", "states"])
 def test_killed_in_the_middle_of_a_write_leaves_nothing_of_the_launch(store: Store, place: str, table: str) -> None:
     """``table``: the last one that it wrote to."""

@@ -69,6 +69,7 @@ def test_mobile_sam_has_the_keys_and_shapes_of_the_published_file(mobile_sam_pat
     assert state_layout("mobile-sam") == {key: tuple(tensor.shape) for key, tensor in published.items()}
 
 
+@pytest.mark.slow
 def test_vit_models_have_the_keys_and_shapes_of_segment_anything(
     segment_anything: Callable[[str, Path], None], tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_the_fuse_takes_the_ends_of_the_last_two_stages(skeleton: Sam) -> None:
     assert seen["coarse"][0] is seen[26][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edge-sam", "mobile-sam"])
 @pytest.mark.parametrize("side", [512, 768, 1024])
 def test_an_embedding_has_one_cell_per_16_pixels(name: str, side: int) -> None:

@@ -30,6 +30,7 @@ def count(module: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]
     return sum(isinstance(layer, kind) for layer in module.modules())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_fusing_is_exact_in_double_precision(encoder: RepVitEncoder | TinyVitEncoder, cat_at_512: Tensor) -> None:
     exact = copy.deepcopy(encoder).double()
@@ -37,6 +38,7 @@ def test_fusing_is_exact_in_double_precision(encoder: RepVitEncoder | TinyVitEnc
     assert difference.abs().max() <= 1e-9
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_fusing_in_single_precision_moves_no_more_than_rounding(
     encoder: RepVitEncoder | TinyVitEncoder, cat_at_512: Tensor

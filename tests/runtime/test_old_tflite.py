@@ -30,6 +30,7 @@ def test_without_the_environment_offline_is_refused_before_any_work(
     assert "tflite-runtime==2.14.0 is not made yet" in told and "without --offline" in told
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGESAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
