@@ -22,9 +22,10 @@ final class TryItModel: ObservableObject {
   private var session: SegmentationSession?
   private var work: Task<Void, Never>?
 
-  /// Looks for packages: folders with a manifest in the app's documents, or among its resources.
+  /// Looks for packages: folders with a manifest in the app's documents, or in `Packages` when the app was built.
   func look() {
-    let places = [URL.documentsDirectory] + [Bundle.main.resourceURL].compactMap { $0 }
+    let builtIn = Bundle.main.url(forResource: "Packages", withExtension: nil)
+    let places = [URL.documentsDirectory, builtIn].compactMap { $0 }
     let folders = places.flatMap { place in
       (try? FileManager.default.contentsOfDirectory(at: place, includingPropertiesForKeys: nil)) ?? []
     }

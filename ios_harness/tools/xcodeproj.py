@@ -1,6 +1,7 @@
 """Writes ``EdgeSAMHarness.xcodeproj``: ``python -m ios_harness.tools.xcodeproj``, always the same bytes.
 
 Xcode 16's format: the app's sources are whatever lies in ``App``, so that the project changes only with its settings.
+What lies in ``Packages`` is copied into the app as it is: Xcode would compile models that lie in ``App``.
 """
 
 from __future__ import annotations
@@ -106,10 +107,17 @@ def project() -> dict[str, Any]:
         },
         "main": {
             "isa": "PBXGroup",
-            "children": [identifier(name) for name in ("App", "Config", "products")],
+            "children": [identifier(name) for name in ("App", "Packages", "Config", "products")],
             "sourceTree": "<group>",
         },
         "App": {"isa": "PBXFileSystemSynchronizedRootGroup", "path": "App", "sourceTree": "<group>"},
+        "Packages": {
+            "isa": "PBXFileReference",
+            "lastKnownFileType": "folder",
+            "path": "Packages",
+            "sourceTree": "<group>",
+        },
+        "copied Packages": {"isa": "PBXBuildFile", "fileRef": identifier("Packages")},
         "Config": {
             "isa": "PBXGroup",
             "children": [identifier("settings"), identifier("information")],
@@ -141,7 +149,7 @@ def project() -> dict[str, Any]:
         },
         "sources": _phase("PBXSourcesBuildPhase", []),
         "frameworks": _phase("PBXFrameworksBuildPhase", [identifier(f"linked {name}") for name in PRODUCTS]),
-        "resources": _phase("PBXResourcesBuildPhase", []),
+        "resources": _phase("PBXResourcesBuildPhase", [identifier("copied Packages")]),
         "package": {"isa": "XCLocalSwiftPackageReference", "relativePath": "."},
         **_configurations("project", _PROJECT_SETTINGS, None),
         **_configurations("target", _TARGET_SETTINGS, "settings"),

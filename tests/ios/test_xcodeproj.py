@@ -69,6 +69,16 @@ def test_every_path_is_there(parsed: dict[str, Any]) -> None:
     assert {path.suffix for path in (HARNESS / "App").iterdir()} == {".swift", ".xcassets"}
 
 
+def test_packages_that_are_built_there_are_copied_into_the_app_as_they_are(parsed: dict[str, Any]) -> None:
+    objects = parsed["objects"]
+    (phase,) = (part for part in objects.values() if part["isa"] == "PBXResourcesBuildPhase")
+    (copied,) = (objects[objects[file]["fileRef"]] for file in phase["files"])
+    assert (copied["path"], copied["lastKnownFileType"]) == ("Packages", "folder")
+    assert f'forResource: "{copied["path"]}"' in (HARNESS / "App" / "TryItModel.swift").read_text()
+    # Nothing but the rule itself is in git, whatever is built.
+    assert (HARNESS / "Packages" / ".gitignore").read_text().splitlines()[1:] == ["*", "!.gitignore"]
+
+
 def test_the_icon_is_what_its_script_draws(parsed: dict[str, Any], tmp_path: Path) -> None:
     fresh, kept = _files(write_icon(tmp_path)), _files(HARNESS / "App" / "Assets.xcassets")
     assert fresh.keys() == kept.keys()
