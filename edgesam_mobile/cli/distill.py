@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgesam_mobile.cli.command import INTERRUPTED, command
 from edgesam_mobile.cli.output import number, out
 from edgesam_mobile.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgesam_mobile.evaluate.data.samples import Source
 
 app = typer.Typer()
 
@@ -24,6 +27,7 @@ _Settings = Annotated[
     examples=(
         "edgesam-mobile distill demo -o runs/demo",
         "edgesam-mobile distill recipe.toml -o runs/mine --set run.steps=2000 --set optim.lr=1e-3",
+        "edgesam-mobile distill laptop-stage2 --eval coco:coco-val100",
         "torchrun --nproc-per-node 8 -m distill edgesam-stage1 -o runs/stage1",
         "edgesam-mobile distill --list",
     ),
@@ -34,6 +38,10 @@ def distill(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; runs/NAME by default.")] = None,
     settings: _Settings = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--eval", help="Annotated pictures to measure the trained student on, as `eval` does."),
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
 ) -> None:
     """Train a student by a recipe; started again on the same folder, it goes on where it was stopped or killed."""
@@ -44,17 +52,26 @@ def distill(
         raise UsageError("no recipe given", hint="name a file or a shipped recipe: edgesam-mobile distill --list")
     from distill.recipe import Recipe
     from distill.train import train
+    from edgesam_mobile.evaluate.data.open import open_source
 
-    result = train(Recipe.load(recipe, settings or ()), output or Path("runs") / Path(recipe).stem, report=_report)
+    loaded = Recipe.load(recipe, settings or ())
+    if data is not None and loaded.stage.name == "proposals":
+        raise UsageError("--eval measures masks, and stage proposals trains none", hint="leave --eval out")
+    source = open_source(data) if data is not None else None  # refused now, rather than after hours
+    result = train(loaded, output or Path("runs") / Path(recipe).stem, report=_report)
     if not result.main:
         raise typer.Exit(INTERRUPTED if result.outcome.interrupted else 0)
     end = result.outcome
+    measured = _evaluated(result.weights, source) if result.weights and source else None
 
     def human() -> None:
         if result.weights is not None:
             out.say(f"{result.weights}: trained in {end.step} steps, loss {number(end.loss, '.4g')}; {end.corrupt}")
+        if measured is not None:
+            means = ", ".join(f"{100 * mean['miou']:.1f} from {name}" for name, mean in measured["results"].items())
+            out.say(f"mIoU on {measured['data']}: {means}; {measured['objects']} objects")
 
-    data = {
+    told = {
         "weights": result.weights,
         "checkpoint": end.checkpoint,
         "step": end.step,
@@ -62,11 +79,31 @@ def distill(
         "interrupted": end.interrupted,
         "bad_steps": end.bad_steps,
         "corrupt": end.corrupt,
+        "evaluation": measured,
     }
-    out.result("edgesam.distill/1", data, human=human, quiet=[result.weights] if result.weights else [])
+    out.result("edgesam.distill/1", told, human=human, quiet=[result.weights] if result.weights else [])
     if end.interrupted:
         out.note(f"stopped after step {end.step}, saved in {end.checkpoint}: the same command goes on from there")
         raise typer.Exit(INTERRUPTED)
+
+
+def _evaluated(weights: Path, source: Source) -> dict[str, Any]:
+    """What `eval --refine 0` says of trained weights."""
+    from edgesam_mobile.evaluate.accuracy import Settings, evaluate
+    from edgesam_mobile.evaluate.subjects import TorchSubject
+    from edgesam_mobile.model.load import load_model
+
+    settings = Settings(refine=0)
+    with out.progress(f"evaluating on {source.spec}", len(source)) as report:
+        found = evaluate(TorchSubject(load_model(weights)), source, settings, report=report)
+    return {
+        "data": source.spec,
+        "protocol": settings.protocol(),
+        "pictures": found.pictures,
+        "objects": found.objects,
+        "results": found.means(),
+        "corrupt": [{"picture": name, "reason": reason} for name, reason in found.corrupt],
+    }
 
 
 @command(

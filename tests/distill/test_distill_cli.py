@@ -48,6 +48,24 @@ def test_a_shipped_recipe_trains_and_goes_on_and_says_so_in_json(teacher: Path, 
     assert "optim.lr: 0.003 -> 0.1" in changed
 
 
+@pytest.mark.slow
+def test_the_trained_student_is_measured_as_eval_measures_it(teacher: Path, tmp_path: Path) -> None:
+    words = (*small(teacher), "-o", tmp_path / "run", "--eval", "generated:2")
+    told = json.loads(call("distill", *words, "--json").stdout)
+    found = call("eval", "--weights", told["weights"], "--data", "generated:2", "--refine", 0, "--json")
+    (entry,) = json.loads(found.stdout)["entries"]
+    assert told["evaluation"]["objects"] == entry["objects"] > 0
+    assert told["evaluation"]["results"] == entry["results"]
+    said = call("distill", *words).stdout
+    assert f"mIoU on generated:2: {100 * entry['results']['box']['miou']:.1f} from box" in said
+
+
+def test_data_that_cannot_be_evaluated_is_refused_before_the_training(teacher: Path, tmp_path: Path) -> None:
+    words = ("distill", *small(teacher), "-o", tmp_path / "run", "--eval")
+    assert "no/such" in refusal(call(*words, f"coco:{tmp_path}/no/such"), 8)
+    assert not (tmp_path / "run").exists()
+
+
 def test_recipes_are_listed() -> None:
     told = json.loads(call("distill", "--list", "--json").stdout)
     about = {recipe["name"]: recipe["about"] for recipe in told["recipes"]}
