@@ -79,10 +79,11 @@ def test_a_good_package_passes_on_the_built_in_pictures(mobile_sam_package: Path
         assert check["executed"] is check["passed"] is True
         assert len(check["mask_ious"]) == check["answers"] == check["best_same"] == 2 * len(PROBES)
         assert check["mask_iou_min"] >= (0.98 if "fp16" in name else 0.99)
-        # Core ML pads with whole colours, which moves its logits a little. What half precision moves the worst of
-        # millions differs between processors: 1.2 to 2.1 were seen for ExecuTorch with Core ML.
+        # Core ML pads with whole colours, which moves its logits a little. What half precision moves them differs
+        # between processors and numbers of threads: up to 2.1, with a cosine of 0.99989, were seen for ExecuTorch
+        # with Core ML, whose decoder has no part in single precision.
         assert check["logits_max_abs"] < (4 if "fp16" in name else 0.2 if name in INTERPRETED else 1e-2)
-        assert check["logits_cosine"] > 0.9999
+        assert check["logits_cosine"] > (0.9997 if "fp16" in name else 0.9999)
         assert (check["runtime"] == "interpreter (device-like)") == (name in INTERPRETED)
         assert name not in INTERPRETED or "as in the manifest" in check["note"]
     pictures = [f"{stem}-{name}.png" for stem in ("cat", "coffee") for name in EXECUTED]
