@@ -96,14 +96,7 @@ def _evaluated(weights: Path, source: Source) -> dict[str, Any]:
     settings = Settings(refine=0)
     with out.progress(f"evaluating on {source.spec}", len(source)) as report:
         found = evaluate(TorchSubject(load_model(weights)), source, settings, report=report)
-    return {
-        "data": source.spec,
-        "protocol": settings.protocol(),
-        "pictures": found.pictures,
-        "objects": found.objects,
-        "results": found.means(),
-        "corrupt": [{"picture": name, "reason": reason} for name, reason in found.corrupt],
-    }
+    return {"data": source.spec, "protocol": settings.protocol(), **found.summary()}
 
 
 @command(

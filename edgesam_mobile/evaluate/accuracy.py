@@ -144,6 +144,17 @@ class Evaluation:
         """All averages by label, as JSON."""
         return {label: asdict(self.mean(label)) for label in self.settings.labels}
 
+    def summary(self) -> dict[str, Any]:
+        """Counts, averages and what was left out, as JSON."""
+        return {
+            "pictures": self.pictures,
+            "objects": self.objects,
+            "sizes": self.sizes,
+            "results": self.means(),
+            "corrupt": [{"picture": name, "reason": reason} for name, reason in self.corrupt],
+            "skipped": [{"picture": name, "object": which, "reason": reason} for name, which, reason in self.skipped],
+        }
+
 
 def evaluate(
     subject: Subject,
