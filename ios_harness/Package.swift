@@ -18,7 +18,7 @@ let package = Package(
   platforms: [.iOS(.v17), .macOS(.v14)],
   products: [
     .library(name: "EdgeSAMKit", targets: ["EdgeSAMKit"]),
-    .library(name: "EdgeSAMHarness", targets: ["HarnessCore", "HarnessCoreML"]),
+    .library(name: "HarnessForApple", targets: ["HarnessCore", "HarnessCoreML"]),
   ],
   targets: [
     .target(name: "EdgeSAMKit", dependencies: coreML, swiftSettings: strict),

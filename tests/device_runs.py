@@ -19,6 +19,7 @@ from edgesam_mobile.lab.records import LaunchRecord
 from edgesam_mobile.package.manifest import Manifest, read_manifest, write_manifest
 
 FORMATS = ("tflite", "executorch-xnnpack")
+PHASES = ("gate", "check", "load", "first", "warm-up", "measure")
 QUICK = JobOptions(seconds=0.05, rounds=3, launches=2)
 HASTE = Patience(idle=3, job=3, reconnect=3, cancel=3)
 

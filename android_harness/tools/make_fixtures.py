@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgesam_mobile.model.choice import stability_score
 from edgesam_mobile.model.geometry import ResizeLongestSide
 
 FIXTURES = Path(__file__).parents[1] / "core" / "src" / "test" / "resources" / "fixtures"
@@ -38,7 +39,8 @@ def write_fixtures(folder: Path) -> None:
         Image.fromarray(~mask).save(folder / f"{number}.pbm")  # Pillow writes black, which is 1, for False
         point = [0.3 * width, 0.7 * height]
         framed = transform.apply_coords(np.array([point], np.float64), (height, width))[0].astype(np.float32)
-        cases.append({"size": size, "point": point, "framed": [float(value) for value in framed]})
+        case = {"size": size, "point": point, "framed": [float(value) for value in framed]}
+        cases.append(case | {"stability": float(stability_score(logits))})
     (folder / "cases.json").write_text(json.dumps({"pad_rgb": PAD, "cases": cases}) + "\n")
 
 

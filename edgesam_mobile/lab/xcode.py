@@ -49,7 +49,7 @@ _ADVICE = (
     ("not paired", _TRUST),
     ("pairing", _TRUST),
     ("unable to find a d", "connect the iPhone by cable; `edgesam-mobile devices` lists what is connected"),
-    ("not found", "connect the iPhone by cable; `edgesam-mobile devices` lists what is connected"),
+    ("device was not found", "connect the iPhone by cable; `edgesam-mobile devices` lists what is connected"),
 )
 
 

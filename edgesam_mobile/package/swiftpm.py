@@ -72,7 +72,7 @@ import SegmentationModel
 let session = try await SegmentationSession(package: SegmentationModel.folder)
 try await session.setImage(photo, orientation: .up)  // a CGImage or a CVPixelBuffer, and how its camera was held
 let tapped = try await session.segment(points: [.init(x: 290, y: 150)])  // in pixels of the photo
-print(tapped.mask[290, 150], tapped.timings.decode)
+print(tapped.mask[290, 150], tapped.timings.decode)  // tapped.mask.image() is drawn over the photo
 let boxed = try await session.segment(box: .init(left: 175, top: 15, right: 412, bottom: 300))"""
 
 
@@ -135,7 +135,7 @@ def package_ios(
     with atomic_folder(output) as folder:
         for name, text in _texts(_package_name(output), manifest, artifact).items():
             _write(folder / name, text)
-        for file in sorted(KIT.rglob("*.swift")):
+        for file in sorted(path for path in KIT.rglob("*") if path.is_file()):  # sources and their documentation
             _copy(file, folder / "Sources/EdgeSAMKit" / file.relative_to(KIT))
         for path, source in sources.items():
             _copy(source, folder / MODEL / path)

@@ -1,3 +1,4 @@
+import Combine
 import EdgeSAMKit
 import Foundation
 import HarnessCore

@@ -1,10 +1,15 @@
 import Charts
+import Combine
+import Foundation
 import HarnessCoreML
 import SwiftUI
 
 /// The job that runs: frames a second against 30, the curve of its frames, heat, and what spoils the numbers.
 struct LiveView: View {
   @ObservedObject var service: HarnessService
+  @State private var savesPower = ProcessInfo.processInfo.isLowPowerModeEnabled
+  private let powerChanges = NotificationCenter.default.publisher(for: .NSProcessInfoPowerStateDidChange)
+    .receive(on: DispatchQueue.main)
 
   var body: some View {
     NavigationStack {
@@ -31,7 +36,8 @@ struct LiveView: View {
         } footer: {
           Text("No computer is needed for it. To end it early, leave the app.")
         }
-        let spoilers = service.run.spoilers(harness: service.probe.harness())
+        let spoilers = service.run.spoilers(
+          harness: service.probe.harness(), savesPower: savesPower)
         if !spoilers.isEmpty {
           Section("These numbers do not count") {
             ForEach(spoilers, id: \.self) {
@@ -44,6 +50,7 @@ struct LiveView: View {
         }
       }
       .navigationTitle("EdgeSAM harness")
+      .onReceive(powerChanges) { _ in savesPower = ProcessInfo.processInfo.isLowPowerModeEnabled }
     }
   }
 

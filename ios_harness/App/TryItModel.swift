@@ -1,3 +1,4 @@
+import Combine
 import EdgeSAMKit
 import SwiftUI
 
@@ -20,7 +21,9 @@ final class TryItModel: ObservableObject {
   @Published private(set) var status = ""
 
   private var session: SegmentationSession?
-  private var work: Task<Void, Never>?
+  private var loading: Task<Bool, Never>?
+  private var embedding: Task<Bool, Never>?
+  private var prompting: Task<Bool, Never>?
 
   /// Looks for packages: folders with a manifest in the app's documents, or in `Packages` when the app was built.
   func look() {
@@ -30,7 +33,9 @@ final class TryItModel: ObservableObject {
       (try? FileManager.default.contentsOfDirectory(at: place, includingPropertiesForKeys: nil)) ?? []
     }
     choices = folders.compactMap { try? ModelPackage(folder: $0) }.flatMap { package in
-      package.artifacts.filter { $0.format == "coreml" }.map { Choice(package: package.folder, artifact: $0.id) }
+      package.artifacts.filter { $0.format == "coreml" && $0.runsHere }.map {
+        Choice(package: package.folder, artifact: $0.id)
+      }
     }
     if choice.map({ choices.contains($0) }) != true {
       choice = choices.first
@@ -41,21 +46,22 @@ final class TryItModel: ObservableObject {
   }
 
   private func open() {
+    [loading, embedding, prompting].forEach { $0?.cancel() }
     session = nil
     overlay = nil
     guard let choice else { return }
-    start("loading \(choice.name)") { [units] in
+    loading = attempt("loading \(choice.name)") { [units] in
       let began = ContinuousClock.now
       let session = try await SegmentationSession(
         package: choice.package, artifact: choice.artifact, computeUnits: units)
       try Task.checkCancellation()  // another model may have been chosen meanwhile
       self.session = session
       self.status = "loaded in \(Self.milliseconds(began.duration(to: .now)))"
-      try await self.embed()
+      self.embed()
     }
   }
 
-  /// Takes another picture.
+  /// Takes another picture; while a model is loading, it is embedded after that.
   func use(_ data: Data) {
     guard let upright = UIImage(data: data)?.upright else {
       status = "That picture cannot be read."
@@ -63,20 +69,28 @@ final class TryItModel: ObservableObject {
     }
     image = upright
     overlay = nil
-    start("encoding") { try await self.embed() }
+    embed()
   }
 
-  private func embed() async throws {
+  private func embed() {
+    [embedding, prompting].forEach { $0?.cancel() }
     guard let session, let image else { return }
-    let times = try await session.setImage(image)
-    status =
-      "picture \(Self.milliseconds(times.pre)) and encoder \(Self.milliseconds(times.encode)): tap, or drag a box"
+    embedding = attempt("encoding") {
+      let times = try await session.setImage(image)
+      try Task.checkCancellation()
+      let picture = Self.milliseconds(times.convert + times.pre)
+      self.status = "picture \(picture) and encoder \(Self.milliseconds(times.encode)): tap, or drag a box"
+    }
   }
 
-  /// Segments at a point, or in a box if one was dragged; in pixels of the picture.
+  /// Segments at a point, or in a box if one was dragged; in pixels of the picture that is shown.
   func segment(from: CGPoint, to: CGPoint, isBox: Bool) {
-    guard let session, image != nil else { return }
-    start("decoding") {
+    guard let session, let embedding else { return }
+    prompting?.cancel()
+    prompting = attempt(nil) {
+      guard await embedding.value else { return }  // why not is on the screen already
+      try Task.checkCancellation()
+      self.status = "decoding"
       let found: Segmentation
       if isBox {
         found = try await session.segment(
@@ -86,26 +100,29 @@ final class TryItModel: ObservableObject {
         found = try await session.segment(points: [Prompt.Point(x: to.x, y: to.y)])
       }
       try Task.checkCancellation()  // another picture may have been taken meanwhile
-      self.overlay = found.mask.tinted
+      self.overlay = found.mask.image()
       let score = found.score.map { ", score \($0.formatted(.number.precision(.fractionLength(2))))" } ?? ""
       let times = found.timings
       self.status = "decoder \(Self.milliseconds(times.decode)), mask \(Self.milliseconds(times.post))\(score)"
     }
   }
 
-  /// One thing at a time: what is asked for last is what counts.
-  private func start(_ what: String, _ body: @escaping @MainActor () async throws -> Void) {
-    work?.cancel()
-    status = what
-    work = Task {
+  /// Begins something, and says why it fails; its value tells whether it was done.
+  private func attempt(
+    _ what: String?, _ body: @escaping @MainActor () async throws -> Void
+  ) -> Task<Bool, Never> {
+    if let what { status = what }
+    return Task {
       do {
         try await body()
+        return true
       } catch is CancellationError {
       } catch let error as SegmentationError {
         status = "\(error.message): \(error.hint)"
       } catch {
         status = error.localizedDescription
       }
+      return false
     }
   }
 
@@ -123,24 +140,5 @@ extension UIImage {
     return UIGraphicsImageRenderer(size: size, format: format).image { _ in
       draw(in: CGRect(origin: .zero, size: size))
     }.cgImage
-  }
-}
-
-extension Mask {
-  /// The object in half-transparent orange, the rest clear.
-  fileprivate var tinted: CGImage? {
-    var rgba = [UInt8](repeating: 0, count: 4 * width * height)
-    for y in 0..<height {
-      for x in 0..<width where self[x, y] {
-        let pixel = 4 * (y * width + x)
-        (rgba[pixel], rgba[pixel + 1], rgba[pixel + 3]) = (128, 74, 128)
-      }
-    }
-    let info = CGBitmapInfo(rawValue: CGImageAlphaInfo.premultipliedLast.rawValue)
-    guard let provider = CGDataProvider(data: Data(rgba) as CFData) else { return nil }
-    return CGImage(
-      width: width, height: height, bitsPerComponent: 8, bitsPerPixel: 32, bytesPerRow: 4 * width,
-      space: CGColorSpaceCreateDeviceRGB(), bitmapInfo: info, provider: provider, decode: nil,
-      shouldInterpolate: false, intent: .defaultIntent)
   }
 }

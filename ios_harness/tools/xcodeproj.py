@@ -16,7 +16,7 @@ from ios_harness.tools.icon import NAME as ICON
 
 HARNESS = Path(__file__).parents[1]
 NAME = "EdgeSAMHarness"
-PRODUCTS = ("EdgeSAMKit", "EdgeSAMHarness")  # of the package that lies beside the project
+PRODUCTS = ("EdgeSAMKit", "HarnessForApple")  # of the package that lies beside the project
 _PLAIN = re.compile(r"[A-Za-z0-9_./]+")
 
 _PROJECT_SETTINGS = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import call, refusal
-from device_runs import FORMATS, HASTE, Acting, Quiet, at_frame, at_phase, small_inputs, small_package
+from device_runs import FORMATS, HASTE, PHASES, Acting, Quiet, at_frame, at_phase, small_inputs, small_package
 
 from edgesam_mobile.errors import DeviceError
 from edgesam_mobile.files import sha256_of
@@ -30,7 +30,6 @@ from tests.ios.fake_usbmuxd import FakeUsbmuxd, Phone
 FIRST, SECOND = "000081100012345678ABCDEF", "ABCDEF0123456789abcdef0123456789abcdef01"
 KEYS = ("ios:00008110-0012345678ABCDEF", f"ios:{SECOND.lower()}")
 ONE_LAUNCH = JobOptions(seconds=0.05, rounds=10, launches=1)
-PHASES = ("gate", "check", "load", "first", "warm-up", "measure")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call
-from device_runs import HASTE, Acting, at_frame
+from device_runs import HASTE, PHASES, Acting, at_frame, at_phase
 
 from edgesam_mobile.deploy.build import build
 from edgesam_mobile.deploy.options import BuildOptions
@@ -86,13 +86,14 @@ def test_the_command_streams_real_times_into_the_store(mux: FakeUsbmuxd, package
     assert judged.exit_code == 4 and "a host says nothing about it" in judged.stdout
 
 
-@pytest.mark.parametrize("where", ["file", "frame"])
+@pytest.mark.parametrize("where", ["file", *PHASES, "frame"])
 def test_a_pulled_cable_loses_no_sample(
     where: str, mux: FakeUsbmuxd, phone: Phone, package: Path, tmp_path: Path
 ) -> None:
     manifest = read_manifest(package)
     inputs = make_inputs(manifest, builtin_pictures()[0], tmp_path)
-    pulled = Acting(lambda: mux.detach_for(phone, 0.5), at=at_frame(1) if where == "frame" else None)
+    place = {"file": None, "frame": at_frame(1)}.get(where, at_phase(where))
+    pulled = Acting(lambda: mux.detach_for(phone, 0.5), at=place)
     options = JobOptions(seconds=1.5, rounds=5, launches=1, threads=(1,))
     stored: list[LaunchRecord] = []
     link = IosLink(UDID, patience=HASTE)

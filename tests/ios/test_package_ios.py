@@ -24,6 +24,7 @@ from tests.package.manifest_samples import sample
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("encoder", "decoder")
+KIT_FILES = {str(path.relative_to(KIT)) for path in KIT.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ def test_it_holds_the_library_and_the_smallest_artefact(package: Path, tmp_path:
     said = json.loads(told.stdout)
     assert (said["artifact"], said["files"]) == ("coreml-fp16", sorted(said["files"]))
     assert set(said["files"]) == set(made)
-    kit = {f"Sources/EdgeSAMKit/{path.name}": path.read_bytes() for path in KIT.glob("*.swift")}
+    kit = {f"Sources/EdgeSAMKit/{name}": (KIT / name).read_bytes() for name in KIT_FILES}
+    assert "Sources/EdgeSAMKit/EdgeSAMKit.docc/EdgeSAMKit.md" in kit
     assert len(kit) > 5 and kit.items() <= made.items()
     assert made["LICENSE"] == (ROOT / "LICENSE").read_bytes()
     assert b'name: "Segmentation"' in made["Package.swift"]
@@ -161,8 +163,9 @@ def test_an_installed_wheel_makes_the_same_package(package: Path, tmp_path: Path
         [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", made, source], check=True, capture_output=True
     )
     (wheel,) = made.iterdir()
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".swift")}
-    assert names == {f"edgesam_mobile/package/EdgeSAMKit/{path.name}" for path in KIT.glob("*.swift")}
+    place = "edgesam_mobile/package/EdgeSAMKit/"
+    names = {name.removeprefix(place) for name in zipfile.ZipFile(wheel).namelist() if name.startswith(place)}
+    assert names == KIT_FILES
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True, capture_output=True)
     run = f"import edgesam_mobile.cli as cli; assert cli.__file__.startswith({str(installed)!r}); cli.main()"

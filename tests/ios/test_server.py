@@ -30,7 +30,7 @@ from edgesam_mobile.lab.protocol.requests import Job
 from edgesam_mobile.lab.protocol.session import Session
 from edgesam_mobile.lab.records import LaunchRecord
 from tests.android.conftest import tools_or_skip
-from tests.protocol.protocol_samples import CONTENTS, QUICK, a_job, a_launch, put_all, stored, write_files
+from tests.protocol.protocol_samples import CONTENTS, QUICK, REQUESTS, a_job, a_launch, put_all, stored, write_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # where the compiler's root is not there yet
 
@@ -38,6 +38,8 @@ SOURCES = Path(__file__).parents[2] / "ios_harness"
 SWIFT = SOURCES / "tools" / "swift.sh"
 BUILD = SOURCES / "build" / "made-up"
 REQUEST_LINES = (Path(__file__).parents[1] / "protocol/streams/requests.jsonl").read_bytes().splitlines()
+# What the desktop's own decoders are tried with.
+DRAWN_LINES = st.one_of(*REQUESTS.values()).map(lambda request: encode(request).rstrip(b"\n"))
 ENCODER = stored("encoder")
 TMPFS = 'mount -t tmpfs -o size=256k none "$1" && shift && exec "$@"'
 
@@ -433,7 +435,8 @@ def test_full_storage_is_told_with_what_to_do(start: Start, tmp_path: Path) -> N
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    st.lists(st.binary(max_size=80) | st.sampled_from(REQUEST_LINES), max_size=6), st.randoms(use_true_random=False)
+    st.lists(st.binary(max_size=80) | st.sampled_from(REQUEST_LINES) | DRAWN_LINES, max_size=6),
+    st.randoms(use_true_random=False),
 )
 def test_whatever_a_harness_is_told_it_goes_on(harness: Life, lines: list[bytes], chance: random.Random) -> None:
     said = bytearray(b"\n".join(lines))

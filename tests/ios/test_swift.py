@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SWIFT = HARNESS / "tools" / "swift.sh"
 NO_TOOLCHAIN = 5  # how swift.sh ends without one
 LEAST_COVERED = 0.9
+GUIDE = HARNESS / "Sources/EdgeSAMKit/EdgeSAMKit.docc/FromATapToAMask.md"
 
 
 def swift(*words: str | Path, **environment: str) -> str:
@@ -71,10 +73,14 @@ def test_it_is_formatted() -> None:
     swift("format", "lint", "--strict", "--recursive", "Package.swift", "Sources", "Tests", "App", "ExecuTorchRunner")
 
 
-def test_what_only_a_mac_compiles_parses() -> None:
+def test_what_only_a_mac_compiles_parses(tmp_path: Path) -> None:
     files = [*(HARNESS / "App").glob("*.swift"), *(HARNESS / "ExecuTorchRunner" / "Sources").rglob("*.swift")]
     assert len(files) > 5
-    for file in files:
+    guide = tmp_path / "guide.swift"
+    blocks = re.findall(r"^```swift\n(.*?)^```", GUIDE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    guide.write_text("".join(blocks))
+    assert len(blocks) == 3 and "final class" in blocks[0]
+    for file in (*files, guide):
         swift("--exec", "swiftc", "-frontend", "-parse", file)
 
 

@@ -1,6 +1,7 @@
 #if canImport(CoreGraphics) && canImport(VideoToolbox)
   import CoreGraphics
   import CoreVideo
+  import Foundation
   import ImageIO
   import VideoToolbox
 
@@ -64,7 +65,7 @@
     public func setImage(
       _ image: CGImage, orientation: CGImagePropertyOrientation = .up
     ) throws -> ImageTimings {
-      try setImage(Picture(image, orientation: orientation))
+      try setImage { try Picture(image, orientation: orientation) }
     }
 
     /// As ``setImage(_:)-(Picture)``, for a frame of a camera or a video. The buffer must not be written meanwhile; on
@@ -78,7 +79,68 @@
     public func setImage(
       _ buffer: CVPixelBuffer, orientation: CGImagePropertyOrientation = .up
     ) throws -> ImageTimings {
-      try setImage(Picture(buffer, orientation: orientation))
+      try setImage { try Picture(buffer, orientation: orientation) }
+    }
+
+    private func setImage(converting convert: () throws -> Picture) throws -> ImageTimings {
+      try Task.checkCancellation()
+      let began = ContinuousClock.now
+      let picture = try convert()
+      let converted = began.duration(to: .now)
+      var timings = try setImage(picture)
+      timings.convert = converted
+      return timings
+    }
+  }
+
+  extension Mask {
+    /// The object in one colour, the rest clear: to be drawn over the picture.
+    ///
+    /// - Parameters:
+    ///   - red: the colour's, as `green` and `blue`.
+    ///   - alpha: how much of the picture it covers, up to 255.
+    /// - Returns: nil where there is no memory for it, or for a mask without pixels.
+    public func image(red: UInt8 = 255, green: UInt8 = 148, blue: UInt8 = 0, alpha: UInt8 = 128) -> CGImage? {
+      let bytes = Data(rgba(red: red, green: green, blue: blue, alpha: alpha))
+      guard let provider = CGDataProvider(data: bytes as CFData), let space = CGColorSpace(name: CGColorSpace.sRGB)
+      else { return nil }
+      return CGImage(
+        width: width, height: height, bitsPerComponent: 8, bitsPerPixel: 32, bytesPerRow: 4 * width, space: space,
+        bitmapInfo: CGBitmapInfo(rawValue: CGImageAlphaInfo.premultipliedLast.rawValue), provider: provider,
+        decode: nil, shouldInterpolate: false, intent: .defaultIntent)
+    }
+  }
+#endif
+
+#if canImport(UIKit)
+  import UIKit
+
+  extension Picture {
+    /// Draws an image as it is seen, whatever way the camera was held.
+    ///
+    /// - Throws: ``SegmentationError/invalidPicture(_:)``, ``SegmentationError/tooLarge(_:)``.
+    public init(_ image: UIImage) throws {
+      guard let pixels = image.cgImage else {
+        throw SegmentationError.invalidPicture("an image without pixels")
+      }
+      try self.init(pixels, orientation: image.imageOrientation.exif)
+    }
+  }
+
+  extension UIImage.Orientation {
+    /// The same, as EXIF counts: UIKit has numbers of its own.
+    fileprivate var exif: CGImagePropertyOrientation {
+      switch self {
+      case .up: return .up
+      case .upMirrored: return .upMirrored
+      case .down: return .down
+      case .downMirrored: return .downMirrored
+      case .left: return .left
+      case .leftMirrored: return .leftMirrored
+      case .right: return .right
+      case .rightMirrored: return .rightMirrored
+      @unknown default: return .up
+      }
     }
   }
 #endif

@@ -7,7 +7,7 @@ struct FrameWriter {
   /// - Throws: ``SegmentationError/invalidModel(_:)`` for an input that is no picture of the rule's size.
   init(_ image: Tensor, rule: ModelDescription.PictureRule) throws {
     let channels = image.spec.dtype == .image ? 4 : 3
-    guard rule.size >= 1, image.spec.elements == channels * rule.size * rule.size else {
+    guard image.spec.elements == channels * rule.size * rule.size else {
       throw SegmentationError.invalidModel("image is not of \(rule.size) x \(rule.size) pixels")
     }
     guard image.spec.dtype != .float16 else { throw SegmentationError.invalidModel("a picture of float16") }

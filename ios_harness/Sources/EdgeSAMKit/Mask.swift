@@ -60,6 +60,23 @@ public struct Mask: Sendable, Equatable {
     bits.reduce(0) { $0 + $1.nonzeroBitCount }
   }
 
+  /// The object in one colour and the rest clear: `4 x width x height` bytes of red, green, blue and alpha, the colour
+  /// multiplied by alpha, as Core Graphics and GPUs take it.
+  public func rgba(red: UInt8, green: UInt8, blue: UInt8, alpha: UInt8) -> [UInt8] {
+    func times(_ colour: UInt8) -> UInt8 { UInt8((Int(colour) * Int(alpha) + 127) / 255) }
+    let pixel = [times(red), times(green), times(blue), alpha]
+    var bytes = [UInt8](repeating: 0, count: 4 * width * height)
+    for y in 0..<height {
+      for x in 0..<width where self[x, y] {
+        let at = 4 * (y * width + x)
+        for channel in 0..<4 {
+          bytes[at + channel] = pixel[channel]
+        }
+      }
+    }
+    return bytes
+  }
+
   /// Intersection over union, 0 to 1: 1 for two empty masks, 0 for masks of different sizes.
   public func iou(_ other: Mask) -> Double {
     guard width == other.width, height == other.height else { return 0 }

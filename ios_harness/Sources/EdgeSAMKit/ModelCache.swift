@@ -13,30 +13,41 @@ public struct ModelCache: Sendable {
 
   /// The app's own cache. The system may empty it when storage is short; models are then compiled again.
   ///
-  /// - Throws: what `FileManager` throws where the app has none.
+  /// - Throws: ``SegmentationError/storage(_:)`` where the app has none.
   public static func standard() throws -> ModelCache {
-    let caches = try FileManager.default.url(
-      for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
+    let caches = try Self.stored {
+      try FileManager.default.url(for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
+    }
     return ModelCache(folder: caches.appendingPathComponent("EdgeSAMKit", isDirectory: true))
   }
 
   /// The folder of one artefact; made if it is not there.
   ///
-  /// - Throws: what `FileManager` throws where it cannot be made.
+  /// - Throws: ``SegmentationError/storage(_:)`` where it cannot be made.
   public func folder(for artifact: ModelPackage.Artifact) throws -> URL {
     let place = folder.appendingPathComponent(artifact.key, isDirectory: true)
-    try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+    try Self.stored { try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true) }
     return place
   }
 
   /// Removes what is kept of all other artefacts, such as those of an app's last version.
   ///
-  /// - Throws: what `FileManager` throws where something cannot be removed.
+  /// - Throws: ``SegmentationError/storage(_:)`` where something cannot be removed.
   public func prune(keeping artifacts: [ModelPackage.Artifact]) throws {
     guard FileManager.default.fileExists(atPath: folder.path) else { return }
     let kept = Set(artifacts.map(\.key))
-    for entry in try FileManager.default.contentsOfDirectory(atPath: folder.path) where !kept.contains(entry) {
-      try FileManager.default.removeItem(at: folder.appendingPathComponent(entry))
+    try Self.stored {
+      for entry in try FileManager.default.contentsOfDirectory(atPath: folder.path) where !kept.contains(entry) {
+        try FileManager.default.removeItem(at: folder.appendingPathComponent(entry))
+      }
+    }
+  }
+
+  private static func stored<Result>(_ work: () throws -> Result) throws -> Result {
+    do {
+      return try work()
+    } catch {
+      throw SegmentationError.storage("what is kept of models: \(error.localizedDescription)")
     }
   }
 }

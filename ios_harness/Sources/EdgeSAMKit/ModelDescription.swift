@@ -18,6 +18,9 @@ public struct ModelDescription: Codable, Equatable, Sendable {
 
   /// How a picture becomes the encoder's input.
   public struct PictureRule: Codable, Equatable, Sendable {
+    /// The longest side that a model may have.
+    public static let largestSize = 1 << 14
+
     /// Side of the square frame that the encoder sees, in pixels.
     public let size: Int
     /// Red, green and blue of the padding, 0 to 255.
@@ -37,6 +40,9 @@ public struct ModelDescription: Codable, Equatable, Sendable {
 
   /// How prompts become the decoder's inputs.
   public struct PromptRule: Codable, Equatable, Sendable {
+    /// The most slots, and the most prompts, that a call may have.
+    public static let most = 1024
+
     /// Points that one prompt may have; a box takes two.
     public let slots: Int
     /// Prompts of one call of the decoder; the first is used.

@@ -18,6 +18,30 @@ public struct ModelPackage: Sendable {
     public let model: ModelDescription
     /// The oldest system that runs it, such as `iOS 16`; nil where the manifest does not say.
     public let minimumOS: String?
+
+    /// Whether this device's system is new enough for it.
+    public var runsHere: Bool { runs(onIOS: Self.iOS) }
+
+    /// - Parameter version: nil for a system that has no version of iOS, which is asked nothing.
+    func runs(onIOS version: Int?) -> Bool {
+      let words = (minimumOS ?? "").split(separator: " ")
+      guard let version, words.count == 2, words[0] == "iOS", let least = Int(words[1].prefix { $0 != "." }) else {
+        return true
+      }
+      return version >= least
+    }
+
+    /// The version of iOS that has this system's Core ML: macOS 14 came with iOS 17, and from 26 on both count alike.
+    private static var iOS: Int? {
+      let version = ProcessInfo.processInfo.operatingSystemVersion.majorVersion
+      #if os(iOS)
+        return version
+      #elseif os(macOS)
+        return version < 26 ? version + 3 : version
+      #else
+        return nil
+      #endif
+    }
   }
 
   private static let schema = "edgesam.manifest/1"
@@ -59,15 +83,24 @@ public struct ModelPackage: Sendable {
   /// An artefact of a format.
   ///
   /// - Parameters:
-  ///   - id: the one of that id; nil for the first.
+  ///   - id: the one of that id; nil for the first that this device's system runs.
   ///   - format: what the runtime loads.
-  /// - Throws: ``SegmentationError/invalidPackage(_:)`` where there is none.
+  /// - Throws: ``SegmentationError/invalidPackage(_:)`` where there is none, ``SegmentationError/unavailable(_:)`` where
+  ///   it needs a newer system.
   public func artifact(_ id: String? = nil, format: String = "coreml") throws -> Artifact {
+    try artifact(id, format: format, where: \.runsHere)
+  }
+
+  func artifact(_ id: String?, format: String, where runs: (Artifact) -> Bool) throws -> Artifact {
     let fitting = artifacts.filter { $0.format == format }
-    guard let found = fitting.first(where: { id == nil || $0.id == id }) else {
+    let chosen = fitting.filter { id == nil || $0.id == id }
+    guard let first = chosen.first else {
       let list = fitting.map(\.id).joined(separator: ", ")
       throw SegmentationError.invalidPackage(
         "the package has no \(id ?? "artefact") of format \(format), but \(list.isEmpty ? "none" : list)")
+    }
+    guard let found = chosen.first(where: runs) else {
+      throw SegmentationError.unavailable("\(first.id) needs \(first.minimumOS ?? "a newer system")")
     }
     return found
   }

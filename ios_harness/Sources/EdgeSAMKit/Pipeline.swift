@@ -41,6 +41,15 @@ package final class Pipeline {
   ///
   /// - Throws: ``SegmentationError/invalidModel(_:)``: the model's tensors do not fit each other.
   package init(model: ModelDescription, runner: GraphRunner) throws {
+    // A description may come from somebody else: no product of its numbers overflows within these.
+    guard (1...ModelDescription.PictureRule.largestSize).contains(model.picture.size) else {
+      throw SegmentationError.invalidModel("a frame of \(model.picture.size) pixels")
+    }
+    for count in [model.prompt.slots, model.prompt.promptsPerCall] {
+      guard (1...ModelDescription.PromptRule.most).contains(count) else {
+        throw SegmentationError.invalidModel("\(count) slots or prompts")
+      }
+    }
     let side = model.mask.lowResolution
     guard side >= 1, side <= model.picture.size else {
       throw SegmentationError.invalidModel("masks of \(side) for a frame of \(model.picture.size) pixels")

@@ -20,10 +20,21 @@ public struct Segmentation: Sendable {
   public let logitsSide: Int
   /// How long it took.
   public let timings: Timings
+
+  /// How little the mask depends on the threshold, 0 to 1, whatever ``score`` is: its IoU with itself when the threshold
+  /// moves by `offset` either way (segment-anything's stability score), over the whole frame; 0 for an empty mask.
+  public func stability(threshold: Float = 0, offset: Float = 1) -> Float {
+    let inner = logits.lazy.filter { $0 > threshold + offset }.count
+    let outer = logits.lazy.filter { $0 > threshold - offset }.count
+    return outer == 0 ? 0 : Float(inner) / Float(outer)
+  }
 }
 
 /// How long the steps of setting a picture took.
 public struct ImageTimings: Sendable, Equatable {
+  /// Making a ``Picture`` of an image of Core Graphics or of a pixel buffer; zero for a ``Picture``. No part of what the
+  /// harness times, whose pictures are ready.
+  public internal(set) var convert = Duration.zero
   /// Resizing and padding.
   public let pre: Duration
   /// The encoder.

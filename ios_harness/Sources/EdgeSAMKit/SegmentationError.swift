@@ -18,14 +18,17 @@ public enum SegmentationError: Error, Equatable, Sendable {
   case tooLarge(String)
   /// A prompt came before a picture was set.
   case noImage
-  /// The device has no such runtime or compute unit.
+  /// The device has no such runtime or compute unit, or its system is too old.
   case unavailable(String)
+  /// A compiled model cannot be kept; in the system's own words.
+  case storage(String)
 
   /// What is wrong, in one line.
   public var message: String {
     switch self {
     case .invalidPackage(let text), .invalidModel(let text), .loadFailed(let text), .runFailed(let text),
-      .invalidPrompt(let text), .invalidPicture(let text), .tooLarge(let text), .unavailable(let text):
+      .invalidPrompt(let text), .invalidPicture(let text), .tooLarge(let text), .unavailable(let text),
+      .storage(let text):
       return Self.oneLine(text)
     case .noImage: return "no picture is set"
     }
@@ -41,7 +44,8 @@ public enum SegmentationError: Error, Equatable, Sendable {
     case .invalidPicture: return "give an RGB picture with a width and a height"
     case .tooLarge: return "make it smaller first"
     case .noImage: return "call setImage first"
-    case .unavailable: return "choose what the device has"
+    case .unavailable: return "choose what the device has, or update its system"
+    case .storage: return "free storage on the device"
     }
   }
 

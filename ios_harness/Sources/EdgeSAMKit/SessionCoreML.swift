@@ -6,10 +6,10 @@
     ///
     /// - Parameters:
     ///   - package: the folder with `manifest.json`, such as a resource of the app.
-    ///   - artifact: an id of the manifest; nil for the first of Core ML.
+    ///   - artifact: an id of the manifest; nil for the first of Core ML that this device's system runs.
     ///   - computeUnits: which parts of the device may run it.
     ///   - cache: where the compiled model is kept; nil for the app's own cache.
-    /// - Throws: ``SegmentationError``, or what `FileManager` throws where nothing can be kept.
+    /// - Throws: ``SegmentationError``.
     public init(
       package: URL, artifact: String? = nil, computeUnits: ComputeUnits = .all, cache: ModelCache? = nil
     ) async throws {

@@ -48,7 +48,7 @@ public struct Fault: Error, Equatable, Sendable, CustomStringConvertible {
     case .runFailed: return "run-failed"
     case .tooLarge: return "too-large"
     case .unavailable: return "no-delegate"
-    case .noImage: return "internal"
+    case .noImage, .storage: return "internal"
     }
   }
 

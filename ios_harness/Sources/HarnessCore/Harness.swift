@@ -26,13 +26,18 @@ final class Harness: @unchecked Sendable {
     ]
   }
 
-  /// Starts a job; where another one is running, it fails at once.
+  /// Starts a job that a desktop has sent; where another one is running, it fails at once.
   ///
   /// - Returns: its stream.
   /// - Throws: `Fault` `bad-line`: it was run before.
   func start(_ job: JobRequest) throws -> Kept {
     lock.lock()
     defer { lock.unlock() }
+    return try begin(job, remembers: true)
+  }
+
+  /// As ``start(_:)``, and remembers the job for ``again(seconds:)``; with `lock`.
+  private func begin(_ job: JobRequest, remembers: Bool) throws -> Kept {
     let kept = try Kept.create(storage.kept(job.id), job: job.id)
     let run = RunningJob(id: job.id, kept: kept)
     if let before = running, !before.isOver {
@@ -40,8 +45,10 @@ final class Harness: @unchecked Sendable {
       return kept
     }
     running = run
-    // Only for `again`, so that a full storage is no reason to measure nothing.
-    try? JSONText.of(job.source).write(toFile: storage.lastJob, atomically: true, encoding: .utf8)
+    if remembers {
+      // So that a full storage is no reason to measure nothing, a failure is none of the job's.
+      try? JSONText.of(job.source).write(toFile: storage.lastJob, atomically: true, encoding: .utf8)
+    }
     jobs.enter()
     let thread = Thread { [self] in
       tell(run, observer) { events in
@@ -62,20 +69,16 @@ final class Harness: @unchecked Sendable {
   ///
   /// - Throws: `Fault` `not-found`: none was sent; `busy`.
   func again(seconds: Double) throws {
+    lock.lock()
+    defer { lock.unlock() }
     guard let line = FileManager.default.contents(atPath: storage.lastJob) else {
       throw Fault("not-found", "no desktop has sent a job yet", hint: "measure once with `edgesam-mobile bench`")
     }
     let job = try JobRequest(Fields(try JSONReader.object(Array(line)), "job")).again(seconds: seconds)
-    guard isFree else {
+    guard running?.isOver ?? true else {
       throw Fault("busy", "another job is running", hint: "wait until it is over")
     }
-    _ = try start(job)
-  }
-
-  private var isFree: Bool {
-    lock.lock()
-    defer { lock.unlock() }
-    return running?.isOver ?? true
+    _ = try begin(job, remembers: false)
   }
 
   /// The kept stream of a job, running or not.

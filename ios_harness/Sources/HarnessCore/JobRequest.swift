@@ -5,7 +5,6 @@ import Foundation
 struct JobRequest {
   private static let longest = 24.0 * 3600
   private static let mostGolden = 64
-  private static let largestSide = 1 << 14
   static let far = 1e9
 
   let id: String
@@ -71,14 +70,14 @@ struct JobRequest {
     let picture = try fields.object("picture")
     let prompt = try fields.object("prompt")
     let mask = try fields.object("mask")
-    let size = try picture.whole("size", 1...largestSide)
+    let size = try picture.whole("size", 1...ModelDescription.PictureRule.largestSize)
     return ModelDescription(
       encoder: try graph(try fields.object("encoder")),
       decoder: try graph(try fields.object("decoder")),
       picture: .init(size: size, padRGB: try picture.numbers("pad_rgb", 3...3, 0...255)),
       prompt: .init(
-        slots: try prompt.whole("slots", 1...1024),
-        promptsPerCall: try prompt.whole("prompts_per_call", 1...1024),
+        slots: try prompt.whole("slots", 1...ModelDescription.PromptRule.most),
+        promptsPerCall: try prompt.whole("prompts_per_call", 1...ModelDescription.PromptRule.most),
         maskInput: try prompt.flag("mask_input")),
       mask: .init(
         lowResolution: try mask.whole("low_resolution", 1...size),

@@ -82,12 +82,14 @@ public struct LiveRun: Sendable, Equatable {
 
   /// Why what is measured now would not count; empty where nothing speaks against it.
   ///
-  /// - Parameter harness: the probe's part of `hello`.
-  public func spoilers(harness: JSONObject) -> [String] {
+  /// - Parameters:
+  ///   - harness: the probe's part of `hello`.
+  ///   - savesPower: whether the device does, asked now: before a job has told its first state.
+  public func spoilers(harness: JSONObject, savesPower: Bool = false) -> [String] {
     var found: [String] = []
     if harness["debugger"]?.bool == true { found.append("A debugger is attached: start the app from its icon.") }
     if harness["build"]?.text == "debug" { found.append("This is a debug build: build it as Release.") }
-    if lowPower { found.append("Low Power Mode is on: switch it off in Settings, Battery.") }
+    if lowPower || savesPower { found.append("Low Power Mode is on: switch it off in Settings, Battery.") }
     if thermal == "serious" || thermal == "critical" { found.append("The phone is hot: let it cool down.") }
     return found
   }

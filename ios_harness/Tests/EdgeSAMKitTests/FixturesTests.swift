@@ -10,6 +10,7 @@ final class FixturesTests: XCTestCase {
       let size: Int
       let point: [Double]
       let framed: [Float]
+      let stability: Float
     }
 
     let cases: [Case]
@@ -79,19 +80,23 @@ final class FixturesTests: XCTestCase {
   func testMasksAreTheSameToThePixel() throws {
     for (number, one) in try cases().enumerated() {
       let expected = try Mask(pbm: file("\(number).pbm"))
-      let raw = try file("\(number).logits")
-      let side = one.size / 4
-      let logits = (0..<side * side).map { index in
-        Float(
-          bitPattern: raw.withUnsafeBytes {
-            UInt32(littleEndian: $0.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self))
-          })
-      }
+      let (logits, side) = try logits(number, one)
       let geometry = Geometry(width: expected.width, height: expected.height, size: one.size)
       var mask = Mask(width: expected.width, height: expected.height)
       Upscaling(geometry: geometry, low: side, size: one.size).threshold(logits, at: 0, into: &mask)
       XCTAssertEqual(mask, expected, "case \(number)")
       XCTAssertEqual(mask.pbm, try file("\(number).pbm"))
+    }
+  }
+
+  func testMasksAreAsStable() throws {
+    for (number, one) in try cases().enumerated() {
+      let (logits, side) = try logits(number, one)
+      let found = Segmentation(
+        mask: Mask(width: 1, height: 1), score: nil, index: 0, logits: logits, logitsSide: side,
+        timings: .init(decode: .zero, post: .zero))
+      XCTAssertEqual(found.stability(), one.stability)
+      XCTAssertEqual(found.stability(threshold: 1e9), 0, "an empty mask")
     }
   }
 
@@ -102,6 +107,18 @@ final class FixturesTests: XCTestCase {
       XCTAssertEqual(geometry.frameX(one.point[0]), one.framed[0])
       XCTAssertEqual(geometry.frameY(one.point[1]), one.framed[1])
     }
+  }
+
+  private func logits(_ number: Int, _ one: Cases.Case) throws -> (numbers: [Float], side: Int) {
+    let raw = try file("\(number).logits")
+    let side = one.size / 4
+    let numbers = (0..<side * side).map { index in
+      Float(
+        bitPattern: raw.withUnsafeBytes {
+          UInt32(littleEndian: $0.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self))
+        })
+    }
+    return (numbers, side)
   }
 
   private func bytes(_ tensor: Tensor) -> [UInt8] {

@@ -53,6 +53,38 @@ final class ModelPackageTests: XCTestCase {
     }
   }
 
+  func testAnArtefactThatNeedsANewerSystemIsNotTaken() throws {
+    let package = try manifest(
+      (#"onnx-fp32","format":"onnx""#, #"new","format":"coreml","minimum_os":"iOS 18""#))
+    func chosen(_ id: String? = nil, iOS: Int?) throws -> String {
+      try package.artifact(id, format: "coreml") { $0.runs(onIOS: iOS) }.id
+    }
+    XCTAssertEqual(try chosen(iOS: 17), "coreml-fp16")
+    XCTAssertEqual(try chosen(iOS: 18), "new")
+    XCTAssertEqual(try chosen("new", iOS: nil), "new", "a system without a version of iOS is asked nothing")
+    XCTAssertThrowsError(try chosen("new", iOS: 17)) {
+      XCTAssertEqual($0 as? SegmentationError, .unavailable("new needs iOS 18"))
+    }
+    XCTAssertThrowsError(try chosen(iOS: 15)) {
+      XCTAssertEqual($0 as? SegmentationError, .unavailable("new needs iOS 18"))
+    }
+    let silent = try manifest((#""minimum_os":"iOS 16","#, "")).artifacts[1]
+    XCTAssertNil(silent.minimumOS)
+    XCTAssertTrue(silent.runs(onIOS: 15))
+  }
+
+  func testWhatCannotBeKeptIsATypedError() throws {
+    let file = folder.appendingPathComponent("file")
+    try Data().write(to: file)
+    let artifact = try manifest().artifact()
+    XCTAssertThrowsError(try ModelCache(folder: file).folder(for: artifact)) {
+      guard case SegmentationError.storage? = $0 as? SegmentationError else { return XCTFail("\($0)") }
+    }
+    XCTAssertThrowsError(try ModelCache(folder: file).prune(keeping: [artifact])) {
+      guard case SegmentationError.storage? = $0 as? SegmentationError else { return XCTFail("\($0)") }
+    }
+  }
+
   func testADamagedManifestIsRefusedByItsField() throws {
     let bad = [
       ("manifest/1", "manifest/2", "version edgesam.manifest/2"), (#""slots":3,"#, "", "prompt.slots"),

@@ -21,6 +21,36 @@ final class PartsTests: XCTestCase {
     XCTAssertThrowsError(try Mask(width: 3, height: 2, packed: [0]))
   }
 
+  func testAMaskIsDrawnInOneColourMultipliedByAlpha() {
+    XCTAssertEqual(
+      mask([0, 1]).rgba(red: 255, green: 100, blue: 0, alpha: 128), [0, 0, 0, 0, 128, 50, 0, 128])
+  }
+
+  func testNumbersThatNoModelHasAreRefusedBeforeTheyAreMultiplied() {
+    let fit = FixtureRunner.model(16)
+    func refused(size: Int = 16, slots: Int = 3, prompts: Int = 1, low: Int = 4) -> Bool {
+      let model = ModelDescription(
+        encoder: fit.encoder, decoder: fit.decoder, picture: .init(size: size, padRGB: fit.picture.padRGB),
+        prompt: .init(slots: slots, promptsPerCall: prompts, maskInput: false),
+        mask: .init(lowResolution: low, threshold: 0, score: "iou", pointMasks: 3))
+      do {
+        _ = try Pipeline(model: model, runner: FixtureRunner())
+      } catch SegmentationError.invalidModel {
+        return true
+      } catch {
+        XCTFail("\(error)")
+      }
+      return false
+    }
+    XCTAssertFalse(refused())
+    for number in [Int.min, -1, 0, 1 << 20, 1 << 62, Int.max] {
+      XCTAssertTrue(refused(size: number), "\(number)")
+      XCTAssertTrue(refused(slots: number), "\(number)")
+      XCTAssertTrue(refused(prompts: number), "\(number)")
+      XCTAssertTrue(refused(low: number), "\(number)")
+    }
+  }
+
   func testHalfPrecisionIsReadAsTheProcessorReadsIt() throws {
     #if arch(arm64) || os(Linux)
       for bits in UInt16.min...UInt16.max {

@@ -21,6 +21,7 @@ final class SessionTests: XCTestCase {
     let session = try await session(runner)
     let times = try await session.setImage(picture(5, width: 20, height: 10))
     XCTAssertGreaterThan(times.pre, .zero)
+    XCTAssertEqual(times.convert, .zero)
     let found = try await session.segment(
       points: [.init(x: 20, y: 0)], box: .init(left: 1, top: 2, right: 10, bottom: 9))
     XCTAssertEqual([found.mask.width, found.mask.height, found.mask.area], [20, 10, 200])

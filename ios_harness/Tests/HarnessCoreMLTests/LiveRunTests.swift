@@ -65,6 +65,7 @@ final class LiveRunTests: XCTestCase {
   func testWhatSpoilsTheNumbersIsSaid() {
     var run = LiveRun()
     XCTAssertEqual(run.spoilers(harness: ["debugger": false, "build": "release"]), [])
+    XCTAssertEqual(run.spoilers(harness: [:], savesPower: true).count, 1, "before any job")
     run.take(["type": "state", "job": "a", "thermal": "critical", "low_power": true])
     XCTAssertEqual(run.spoilers(harness: ["debugger": true, "build": "debug"]).count, 4)
     run.take(["type": "state", "job": "a", "thermal": "fair", "low_power": false])

@@ -26,6 +26,10 @@ final class Client {
     guard isThere else {
       throw SystemError()
     }
+    #if canImport(Darwin)
+      var silent: Int32 = 1  // a hang-up is an error to be caught there too, and no signal
+      setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &silent, socklen_t(MemoryLayout<Int32>.size))
+    #endif
     var limit = timeval(tv_sec: 10, tv_usec: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
   }

@@ -267,7 +267,7 @@ final class ServerTests: FolderTestCase {
   private func stop() throws {
     server?.stop()
     if server != nil {
-      XCTAssertEqual(over.wait(timeout: .now() + 10), .success)
+      XCTAssertEqual(over.wait(timeout: .now() + 60), .success)
     }
     server = nil
   }
