@@ -29,6 +29,7 @@ from edgesam_mobile.lab.records import LaunchRecord
 from edgesam_mobile.lab.simulated import SimulatedDevice
 from edgesam_mobile.package.manifest import Manifest
 
+pytestmark = pytest.mark.slow  # silence is waited for
 HASTE = Patience(idle=0.4, job=1.0, busy=0.1, reconnect=2.0, cancel=2.0)
 ONE = JobOptions(seconds=0.05, rounds=40, launches=1)
 ENDLESS = JobOptions(seconds=0.05, rounds=100_000, launches=1)

@@ -16,6 +16,8 @@ from tests.android.conftest import tools_or_skip
 
 STREAMS = Path(__file__).parents[1] / "protocol" / "streams"
 
+pytestmark = pytest.mark.slow  # Android's build tools make one first
+
 
 def test_the_manifest_says_what_gradle_would(apk: Path) -> None:
     settings = properties()
@@ -68,13 +70,11 @@ def test_a_lambda_is_refused(tmp_path: Path) -> None:
             dex_classes(classes, tmp_path / "classes.dex")
 
 
-@pytest.mark.slow
 def test_the_same_key_and_sources_give_the_same_bytes(apk: Path, tmp_path: Path) -> None:
     again = build_apk(tmp_path, keystore=apk.parent / "debug.p12")
     assert again.read_bytes() == apk.read_bytes()
 
 
-@pytest.mark.slow
 def test_the_core_passes_its_own_tests_as_it_was_packed(apk: Path, apk_jar: Path, tmp_path: Path) -> None:
     with tools_or_skip():
         JVM.need()

@@ -26,6 +26,7 @@ from edgesam_mobile.model.sam import Sam
 
 POINT = (200.0, 150.0)
 PARTS = {"pre", "encode", "decode", "post", "frame"}
+pytestmark = pytest.mark.slow  # every worker loads a runtime
 
 
 def torch_job(checkpoint: Path, **changes: Any) -> dict[str, Any]:
@@ -58,7 +59,6 @@ def records(standin_file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow
 def test_a_worker_says_hello_its_phases_its_samples_and_the_end(records: list[dict[str, Any]]) -> None:
     assert records[0]["event"] == "hello" and records[-1]["event"] == "end"
     assert records[0]["versions"].keys() >= {"python", "numpy", "torch"}
@@ -109,7 +109,6 @@ def test_its_mask_is_the_predictors(
     assert np.mean(mask == masks[int(np.argmax(scores))]) > 0.999
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -143,7 +142,6 @@ def published(tmp_path_factory: pytest.TempPathFactory, standin_file: Path) -> t
     return folder, model
 
 
-@pytest.mark.slow
 def test_the_published_export_is_unfused_and_dynamic(published: tuple[Path, Sam]) -> None:
     onnx = pytest.importorskip("onnx")
     folder, _ = published

@@ -277,6 +277,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 def test_the_browser_checks_below_would_notice(tmp_path: Path) -> None:
     """Whether the instrument measures: a page that asks for something and complains."""
@@ -289,6 +290,7 @@ def test_the_browser_checks_below_would_notice(tmp_path: Path) -> None:
     assert any(part.std() <= 3 for part in np.array_split(shades, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_it_without_a_complaint_and_asks_for_nothing_else(
@@ -304,6 +306,7 @@ def test_a_browser_shows_it_without_a_complaint_and_asks_for_nothing_else(
     assert all(part.std() > 3 for part in np.array_split(shades, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 def test_on_a_phone_nothing_is_wider_than_the_screen(written: Path, tmp_path: Path) -> None:
     frames = "".join(f'<iframe src="{written.name}" width="{w}" height="900"></iframe>' for w in (320, 390, 800))

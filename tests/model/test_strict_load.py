@@ -214,6 +214,7 @@ def test_standins_have_no_branch_that_folds_away(small_standin: Sam, cat_at_512:
     assert min(deviations) > 0.1 and max(deviations) < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "message", "hint"),
     [
