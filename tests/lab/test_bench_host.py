@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from edgesam_mobile.cli import app
+from edgesam_mobile.deploy.build import build
+from edgesam_mobile.deploy.options import BuildOptions
 from edgesam_mobile.errors import EnvironmentMissing, UsageError, WeightsError
 from edgesam_mobile.lab import host
 from edgesam_mobile.lab import launch as launches
@@ -256,12 +258,17 @@ def test_the_command_refuses_in_one_line(bare_package: Path, options: list[str],
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_real_package_beside_its_baselines(mobile_sam_package: Path, tmp_path: Path) -> None:
-    """Every artefact runs, and what is timed answers as PyTorch does."""
+def test_a_real_package_beside_its_baselines(mobile_sam_path: Path, tmp_path: Path) -> None:
+    """Every artefact runs, and what is timed answers as PyTorch does; at 256 pixels, since README's has 1024."""
+    package = tmp_path / "package"
+    build(
+        BuildOptions("edge-sam-open", targets=("android", "host"), precisions=("fp32",), input_size=256),
+        package,
+    )
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "host.py"
     samples = tmp_path / "samples.json"
     threads = str(processors())
-    call = [str(script), str(mobile_sam_package), "--launches", "2", "--seconds", "0.2", "--threads", threads]
+    call = [str(script), str(package), "--launches", "2", "--seconds", "0.2", "--threads", threads]
     done = subprocess.run(
         [sys.executable, *call, "--samples", str(samples)], capture_output=True, text=True, check=False
     )
@@ -269,15 +276,8 @@ def test_a_real_package_beside_its_baselines(mobile_sam_package: Path, tmp_path:
     record = json.loads(samples.read_text())
     assert {launch["status"] for launch in record["launches"]} == {"ok"}
     ids = {case["case"]["id"] for case in record["cases"]}
-    assert {"onnx-fp32", "tflite-fp32", "executorch-xnnpack-fp32", *BASELINES} <= ids
-    assert {skipped["id"] for skipped in record["not_timed"]} == {
-        name for name in artifact_ids(mobile_sam_package) if "coreml" in name
-    }
+    assert ids == {"onnx-fp32", "tflite-fp32", "executorch-xnnpack-fp32", "mobile-sam", *BASELINES}
     for case in record["cases"]:
-        assert case["mask_iou"] > 0.95, case["key"]
+        assert case["case"]["id"] == "mobile-sam" or case["mask_iou"] > 0.95, case["key"]
     assert f"| pytorch-eager | {threads} | encode |" in done.stdout
     assert f"| onnx-published | {threads} | decode |" in done.stdout
-
-
-def artifact_ids(package: Path) -> list[str]:
-    return [artifact["id"] for artifact in json.loads((package / "manifest.json").read_text())["artifacts"]]
