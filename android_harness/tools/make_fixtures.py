@@ -41,7 +41,10 @@ def write_fixtures(folder: Path) -> None:
         framed = transform.apply_coords(np.array([point], np.float64), (height, width))[0].astype(np.float32)
         case = {"size": size, "point": point, "framed": [float(value) for value in framed]}
         cases.append(case | {"stability": float(stability_score(logits))})
-    (folder / "cases.json").write_text(json.dumps({"pad_rgb": PAD, "cases": cases}) + "\n")
+    times = np.random.default_rng(0).gamma(2, 10, size=38)
+    percentiles = {str(percent): float(np.percentile(times, percent)) for percent in (0, 10, 50, 90, 99, 100)}
+    statistics = {"times": times.tolist(), "percentiles": percentiles}
+    (folder / "cases.json").write_text(json.dumps({"pad_rgb": PAD, "cases": cases, "statistics": statistics}) + "\n")
 
 
 def logits_and_mask(

@@ -24,6 +24,10 @@ struct LiveView: View {
           LabeledContent("Job", value: service.run.job ?? "none yet")
           LabeledContent("Phase", value: service.run.ended ?? service.run.phase)
           LabeledContent("Thermal state", value: service.run.thermal ?? "unknown")
+          if let p90 = service.run.p90 {
+            let milliseconds = p90.formatted(.number.precision(.fractionLength(1)))
+            LabeledContent("p90 of the last frames", value: "\(milliseconds) ms")
+          }
           LabeledContent("Measured", value: "\(Int(service.run.measured)) s")
           if let slowdown = service.run.slowdown {
             let times = slowdown.formatted(.number.precision(.fractionLength(2)))

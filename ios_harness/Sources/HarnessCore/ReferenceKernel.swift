@@ -24,32 +24,30 @@ final class ReferenceKernel {
     var sum = 0.0
     for round in 0..<ReferenceKernel.rounds {
       left[0] = Float(round % 3)
-      left.withUnsafeBufferPointer { left in
-        right.withUnsafeBufferPointer { right in
-          product.withUnsafeMutableBufferPointer { product in
-            ReferenceKernel.multiply(left, right, product)
-            for value in product {
-              sum += Double(abs(value))
-            }
-          }
-        }
+      ReferenceKernel.multiply(left, right, &product)
+      for value in product {
+        sum += Double(abs(value))
       }
     }
     return sum
   }
 
+  /// By bare pointers and `while`: a debug build, as tests are, would take seconds for arrays and `for`.
   private static func multiply(
-    _ left: UnsafeBufferPointer<Float>, _ right: UnsafeBufferPointer<Float>,
-    _ product: UnsafeMutableBufferPointer<Float>
+    _ left: UnsafePointer<Float>, _ right: UnsafePointer<Float>, _ product: UnsafeMutablePointer<Float>
   ) {
-    product.update(repeating: 0)
-    for i in 0..<side {
+    product.update(repeating: 0, count: side * side)
+    var i = 0
+    while i < side * side {
       for k in 0..<side {
-        let factor = left[i * side + k]
-        for j in 0..<side {
-          product[i * side + j] += factor * right[k * side + j]
+        let factor = left[i + k]
+        var j = 0
+        while j < side {
+          product[i + j] += factor * right[k * side + j]
+          j += 1
         }
       }
+      i += side
     }
   }
 }

@@ -27,11 +27,12 @@ struct WarmUp {
 
   /// Whether the times have become stable.
   var isStable: Bool {
-    guard times.count >= 2 * limits.window else {
+    guard times.count >= 2 * limits.window,
+      let before = WarmUp.median(times.suffix(2 * limits.window).prefix(limits.window)),
+      let last = WarmUp.median(times.suffix(limits.window))
+    else {
       return false
     }
-    let before = WarmUp.median(times.suffix(2 * limits.window).prefix(limits.window))
-    let last = WarmUp.median(times.suffix(limits.window))
     return abs(last - before) < limits.tolerance * before
   }
 
@@ -45,10 +46,8 @@ struct WarmUp {
     isStable || times.count >= limits.rounds || Double(now - begun) >= limits.seconds * 1e9
   }
 
-  private static func median(_ times: ArraySlice<UInt64>) -> Double {
-    let sorted = times.sorted()
-    let half = sorted.count / 2
-    return sorted.count % 2 == 1 ? Double(sorted[half]) : (Double(sorted[half - 1]) + Double(sorted[half])) / 2
+  private static func median(_ times: ArraySlice<UInt64>) -> Double? {
+    Statistics.percentile(0.5, of: times.map(Double.init))
   }
 }
 

@@ -34,6 +34,11 @@ public struct LiveRun: Sendable, Equatable {
     Self.median(frames.suffix(Self.window)).map { 1000 / $0 }
   }
 
+  /// Milliseconds that nine of ten of the last frames do not exceed: targets are judged by it. Nil before there is one.
+  public var p90: Double? {
+    Statistics.percentile(0.9, of: frames)
+  }
+
   /// How many times as long the last frames take as the first ones that were measured, by their medians: what is left
   /// when a phone has become hot. Nil before there are enough for both.
   public var slowdown: Double? {
@@ -45,9 +50,7 @@ public struct LiveRun: Sendable, Equatable {
   public var isRunning: Bool { job != nil && ended == nil }
 
   private static func median(_ times: ArraySlice<Double>) -> Double? {
-    let sorted = times.sorted()
-    guard let median = sorted.isEmpty ? nil : sorted[sorted.count / 2], median > 0 else { return nil }
-    return median
+    Statistics.percentile(0.5, of: times).flatMap { $0 > 0 ? $0 : nil }
   }
 
   /// Takes the next event of a job's stream.

@@ -10,10 +10,12 @@ final class LiveRunTests: XCTestCase {
   func testFramesPerSecondAreThoseOfTheMedianFrame() throws {
     var run = LiveRun()
     XCTAssertNil(run.framesPerSecond)
+    XCTAssertNil(run.p90)
     for (stage, time) in [("pre", 1), ("warm-frame", 20), ("frame", 20), ("first-frame", 900), ("frame", 500)] {
       run.take(sample(stage, time))
     }
     XCTAssertEqual(run.frames, [20, 20, 500])
+    XCTAssertEqual(try XCTUnwrap(run.p90), 404, accuracy: 1e-9)
     XCTAssertEqual(try XCTUnwrap(run.framesPerSecond), 50, accuracy: 1e-9)
     for _ in 0..<400 { run.take(sample("frame", 10)) }
     XCTAssertEqual(run.frames.count, 300)
