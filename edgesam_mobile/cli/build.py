@@ -92,7 +92,10 @@ def build(
         proposals=proposals,
         offline=offline,
     )
-    options = replace(options, plans=dict(_read_plan(path) for path in plan or ()))
+    plans = dict(_read_plan(path) for path in plan or ())
+    if len(plans) < len(plan or ()):
+        raise UsageError("two plans for the same graph of a format", hint="give one --plan for each")
+    options = replace(options, plans=plans)
     options = with_calibration(options, calibration, calibration_pictures)
     with out.progress("building", len(parts(options)) * len(options.chosen())) as report:
         result = build_package(options, output, report=report)

@@ -140,7 +140,7 @@ def _evaluate_package(
             hint=install_hint(artifact.format for artifact in manifest.artifacts),
         )
     model = reference_model(manifest, weights_source(manifest, weights, offline=offline), offline=offline)
-    entries = [_evaluate(TorchSubject(model), task)]
+    entries = [_evaluate(TorchSubject(model, score=manifest.mask.score), task)]
     measurable = entries[0]["objects"] > 0  # a detector's boxes are evaluated without any, for AP alone
     if not measurable and (budget is not None or record):
         raise PictureError(

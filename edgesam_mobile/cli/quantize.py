@@ -131,6 +131,8 @@ def _write(output: Path, about: dict[str, Any], found: Search) -> None:
     if found.chosen is not None:
         plan = replace(found.chosen.plan, architecture=about["architecture"])
         files["plan.json"] = {"format": about["format"], "part": about["part"], "plan": plan.to_json()}
+    else:
+        (output / "plan.json").unlink(missing_ok=True)  # an earlier search's, with a looser budget
     for name, content in files.items():
         with atomic_file(output / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -87,6 +87,8 @@ def _calibrated(
     weights = {tensor.name for tensor in model.graph.initializer}
     constant = [n for n in model.graph.node if n.op_type in _INTEGER and n.input[1] in weights]
     chosen = [n.name for n in constant if not any(within(scope, plan.left_out) for scope in _scopes(n))]
+    if not chosen:
+        return model  # to the quantiser, an empty list means everything
     quantize_static(
         full,
         path,

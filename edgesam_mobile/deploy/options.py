@@ -60,6 +60,13 @@ class BuildOptions:
             raise UsageError(f"no score {self.score!r}", hint="choose iou or stability")
         if self.image_dtype not in ("float32", "uint8"):
             raise UsageError(f"no image dtype {self.image_dtype!r}", hint="choose float32 or uint8")
+        for (name, part), plan in self.plans.items():
+            built = self.chosen().get(name, ())
+            if not any(self.plan(FORMATS[name], precision, part) is plan for precision in built):
+                raise UsageError(
+                    f"the plan for the {name} {part} in {plan.precision} would do nothing: that is not built",
+                    hint=f"add --precision {plan.precision} and a target of {name}, or leave the plan out",
+                )
 
     def chosen(self) -> dict[str, tuple[str, ...]]:
         """The formats to build, each with its precisions; one asked for twice is built once.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgesam_mobile.model.choice import best_mask, stability_score
 from edgesam_mobile.model.geometry import ResizeLongestSide
-from edgesam_mobile.model.predictor import SamPredictor
+from edgesam_mobile.model.predictor import SamPredictor, Score
 from edgesam_mobile.model.registry import architecture
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.runtime.predictor import ArtifactPredictor
@@ -83,11 +83,15 @@ class Subject(Protocol):
 
 
 class TorchSubject:
-    """A PyTorch model, on whatever device it is; prompts with equally many points are decoded together."""
+    """A PyTorch model, on whatever device it is; prompts with equally many points are decoded together.
 
-    def __init__(self, model: Sam, name: str = "pytorch") -> None:
+    Args:
+        score: chooses the mask to show, ``iou`` or ``stability``; the architecture's own if ``None``.
+    """
+
+    def __init__(self, model: Sam, name: str = "pytorch", *, score: Score | None = None) -> None:
         self.name = name
-        self.predictor = SamPredictor(model)
+        self.predictor = SamPredictor(model, score=score)
         self.transform = self.predictor.transform
         said = model.provenance
         self.identity = {
@@ -96,6 +100,7 @@ class TorchSubject:
             "sha256": said.weights_sha256 if said else None,
             "upsample": said.upsample if said else None,
             "input_size": model.image_size,
+            "score": self.predictor.score,
         }
 
     def set_image(self, image: NDArray[np.uint8]) -> None:

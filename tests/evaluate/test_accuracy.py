@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from edgesam_mobile.evaluate.subjects import Answers, Prompt, TorchSubject
 from edgesam_mobile.evaluate.worst import write_worst
 from edgesam_mobile.model.choice import best_mask, stability_score
 from edgesam_mobile.model.geometry import ResizeLongestSide
-from edgesam_mobile.model.predictor import SamPredictor
+from edgesam_mobile.model.predictor import SamPredictor, Score
+from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model
 from edgesam_mobile.picture import read_picture
 
@@ -199,6 +200,19 @@ def test_mask_iou_is_pycocotools(a: Mask, b: Mask) -> None:
     encoded = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in (a, b)]
     if (a | b).any():
         assert mask_iou(a, b) == pytest.approx(coco_mask.iou(encoded[:1], encoded[1:], [0])[0, 0])
+
+
+def test_the_mask_to_show_is_chosen_by_the_score_of_the_package(constant_model: Callable[..., Sam]) -> None:
+    """Which ``build --score`` may have set: else a reference would choose by another rule than its artefacts."""
+    model = constant_model("edge-sam", (20, 20, 0.5, 20), (0.1, 0.2, 0.9, 0.3))
+    prompt = Prompt().with_point((50, 60), 1)
+    found = {}
+    scores: tuple[Score | None, ...] = (None, "stability", "iou")
+    for score in scores:
+        subject = TorchSubject(model, score=score)
+        subject.set_image(np.zeros((64, 64, 3), np.uint8))
+        found[subject.identity["score"]] = int(subject.answer([prompt], best=True).shown[0])
+    assert found["iou"] == 2 and found["stability"] != 2
 
 
 @pytest.mark.parametrize("best", [False, True])

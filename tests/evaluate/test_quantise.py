@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from command_line import call, refusal
 
-from edgesam_mobile.cli.quantize import _row
+from edgesam_mobile.cli.quantize import _row, _write
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.options import BuildOptions
@@ -156,10 +156,28 @@ def test_plans_that_would_do_nothing_here_are_refused(tmp_path: Path) -> None:
         words = ("--target", "host", "--precision", plan.precision, "--plan", path, "--weights", weights)
         return refusal(call("build", *words, "-o", tmp_path / "p"), 2)
 
+    def named(precision: str, *plans: Path, target: str = "host") -> str:
+        words = [word for one in plans for word in ("--plan", one)]
+        return refusal(call("build", "--target", target, "--precision", precision, *words, "-o", tmp_path / "p"), 2)
+
+    path.write_text(json.dumps({"format": "onnx", "part": "encoder", "plan": Plan("int8").to_json()}))
+    assert "the onnx encoder in int8 would do nothing" in named("fp32", path)
+    assert "the onnx encoder in int8 would do nothing" in named("int8", path, target="android")
+    assert "two plans for the same graph" in named("int8", path, path)
     assert "onnx leaves no layer out of int8-weights" in told("onnx", Plan("int8-weights", ("encoder.neck",)))
     assert "the plan is for mobile-sam, the weights are edge-sam-tiny" in told(
         "onnx", Plan("int8", ("encoder.neck",), architecture="mobile-sam")
     )
+
+
+def test_a_search_that_finds_nothing_leaves_no_earlier_plan(tmp_path: Path) -> None:
+    """Of a looser budget: it would pass for this one's."""
+    about = {"architecture": "edge-sam", "format": "onnx", "part": "encoder"}
+    tried = Candidate("0 left out", Plan("int8"), 1000, 0.1, 1.0, None)
+    _write(tmp_path, about, Search("size", [], [tried], tried))
+    assert json.loads((tmp_path / "plan.json").read_text())["plan"]["architecture"] == "edge-sam"
+    _write(tmp_path, about, Search("size", [], [tried], None))
+    assert not (tmp_path / "plan.json").exists() and (tmp_path / "search.json").exists()
 
 
 def test_weights_that_overflow_are_no_reference(tmp_path: Path) -> None:

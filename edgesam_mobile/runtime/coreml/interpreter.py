@@ -205,6 +205,8 @@ class _Kind:
         if tensor.is_meta:
             raise ProgramError(f"{self.name} is not known before the program runs")
         if self.wanted in (list[int], list[bool]):
+            if tensor.is_floating_point():
+                raise ProgramError(f"{self.name} must be whole numbers")
             return [get_args(self.wanted)[0](each) for each in tensor.reshape(-1).tolist()]
         if tensor.numel() != 1 or (self.wanted is not float and tensor.is_floating_point()):
             raise ProgramError(f"{self.name} must be one {self.wanted.__name__}")

@@ -32,8 +32,10 @@ from mil_damage import (
 from mil_programs import save
 
 from edgesam_mobile.runtime.coreml.interpreter import Interpreter
+from edgesam_mobile.runtime.coreml.ops import linear, quantisation
 from edgesam_mobile.runtime.coreml.package import LARGEST_SPECIFICATION
 from edgesam_mobile.runtime.coreml.program import read_program
+from edgesam_mobile.runtime.coreml.types import ProgramError
 
 
 def test_the_program_is_sound_before_it_is_damaged(package: Path) -> None:
@@ -257,6 +259,38 @@ def test_operations_that_need_4_gib_in_between_are_refused_before_they_do(name: 
     x = np.ones((1, 1, 1, 1), np.float32)
     path = save(tmp_path / "model.mlpackage", lambda mb, x: grow(mb, name, x), x)
     assert refusal(path, "more than 1 GiB is refused").startswith(name)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((1024, 1, 1, 4096), (1, 1024, 4096, 1)), ((1, 1024, 1, 4096), (1024, 1, 4096, 1))]
+)
+def test_operands_that_a_product_would_repeat_are_sized(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    """16 MB each, and the answer 4 MB; in between, 16 GiB."""
+    with pytest.raises(ProgramError, match="more than 1 GiB is refused"):
+        linear.matmul(*(torch.empty(shape, device="meta") for shape in shapes))
+
+
+def test_scores_of_attention_are_sized() -> None:
+    few = torch.empty(1, 1 << 16, 1, device="meta")
+    with pytest.raises(ProgramError, match="more than 1 GiB is refused"):
+        linear.scaled_dot_product_attention(few, few, few)
+
+
+def test_einsum_takes_two_tensors() -> None:
+    square = torch.ones(2, 2)
+    assert linear.einsum((square, square), "ij,jk->ik").tolist() == [[2, 2], [2, 2]]
+    with pytest.raises(ProgramError, match="einsum of 3 tensors"):
+        linear.einsum((square, square, square), "ij,jk,kl->il")
+
+
+def test_scales_in_a_vector_need_an_axis() -> None:
+    numbers, scales = torch.ones(2, 3, dtype=torch.int8), torch.ones(2)
+    assert quantisation.dequantize(numbers, 2 * scales, axis=0).tolist() == [[2.0] * 3] * 2
+    assert quantisation.dequantize(numbers, torch.tensor(0.5)).tolist() == [[0.5] * 3] * 2
+    with pytest.raises(ProgramError, match="no axis"):
+        quantisation.dequantize(numbers, scales)
+    with pytest.raises(ProgramError, match="no axis"):
+        quantisation.quantize(torch.ones(2, 3), scales, "int8")
 
 
 # -- files

@@ -96,11 +96,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
     left = x.transpose(-1, -2) if transpose_x else x
     right = y.transpose(-1, -2) if transpose_y else y
+    if left.dim() > 2 or right.dim() > 2:
+        repeats = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])  # type: ignore[no-untyped-call]
+        for operand in (left, right):
+            check_size("fp32", (*repeats, *operand.shape[-2:]))  # torch copies what it repeats
     return torch.matmul(left, right)
 
 
 @OPS
 def einsum(values: tuple[Tensor, ...], equation: str) -> Tensor:
+    if len(values) != 2:  # more might make anything in between
+        raise ProgramError(f"einsum of {len(values)} tensors, not of two")
     return torch.einsum(equation, *values)
 
 
@@ -108,4 +114,5 @@ def einsum(values: tuple[Tensor, ...], equation: str) -> Tensor:
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
 ) -> Tensor:
+    check_size("fp32", (*query.shape[:-1], key.shape[-2]))  # the scores
     return F.scaled_dot_product_attention(query, key, value, attn_mask)
