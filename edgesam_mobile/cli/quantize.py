@@ -60,7 +60,7 @@ def quantize(
     Writes the plan for `build --plan`, all candidates as JSON and the front as a picture. Exit code 7 if nothing
     keeps the budget.
     """
-    from edgesam_mobile.deploy.cache import tool_versions
+    from edgesam_mobile.deploy.cache import source_digest, tool_versions
     from edgesam_mobile.deploy.formats import FORMATS
     from edgesam_mobile.deploy.stages import EXPORTED_UPSAMPLE
     from edgesam_mobile.evaluate.calibration import calibration_set
@@ -99,6 +99,7 @@ def quantize(
         "instead": instead or "",
         "calibration": pictures.sha256,
         "tools": tool_versions(FORMATS[form].packages),
+        "sources": source_digest(),  # a changed exporter would measure otherwise, too
     }
     with tempfile.TemporaryDirectory() as scratch, Journal(output / "candidates.jsonl", run) as journal:
         masks = Masks(model, FORMATS[form], pictures, Path(scratch), part)

@@ -24,7 +24,7 @@ _JUST_MADE = 60  # seconds in which a folder may still wait for its lock
 
 def stage_key(parts: Mapping[str, Any], packages: tuple[str, ...]) -> str:
     """The key of one export: a hash over what decides its bytes."""
-    everything = {**parts, "tools": tool_versions(packages), "source": _source_digest()}
+    everything = {**parts, "tools": tool_versions(packages), "source": source_digest()}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
@@ -104,7 +104,7 @@ def _place(key: str) -> Path:
 
 
 @cache
-def _source_digest() -> str:
+def source_digest() -> str:
     """Hash of the sources that decide what is exported: the model's and this room's."""
     package = Path(__file__).parent.parent
     sources = sorted(path for room in ("model", "deploy") for path in (package / room).glob("*.py"))

@@ -216,6 +216,7 @@ def test_a_real_search_writes_a_plan_that_builds(tmp_path: Path) -> None:
     assert (plan["format"], plan["part"], plan["plan"]["precision"]) == ("tflite", "encoder", "int8")
     assert plan["plan"]["architecture"] == "edge-sam-tiny"
     run = json.loads((tmp_path / "s" / "candidates.jsonl").read_text().splitlines()[0])
+    assert len(run["sources"]) == 64
     assert run["tools"].keys() >= {"torch", "litert-torch", "ai-edge-quantizer"}  # others would measure otherwise
     build = call(
         "build", "--target", "android", "--precision", "int8", "--plan", tmp_path / "s" / "plan.json",
