@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,12 +91,9 @@ def build(
         score=score,
         image_dtype=image_dtype,
         proposals=proposals,
+        plans=_read_plans(plan or ()),
         offline=offline,
     )
-    plans = dict(_read_plan(path) for path in plan or ())
-    if len(plans) < len(plan or ()):
-        raise UsageError("two plans for the same graph of a format", hint="give one --plan for each")
-    options = replace(options, plans=plans)
     options = with_calibration(options, calibration, calibration_pictures)
     with out.progress("building", len(parts(options)) * len(options.chosen())) as report:
         result = build_package(options, output, report=report)
@@ -133,6 +131,13 @@ def build(
         "manifest": manifest.model_dump(by_alias=True, mode="json"),
     }
     out.result("edgesam.build/1", data, human=human, quiet=[result.package])
+
+
+def _read_plans(paths: Sequence[Path]) -> dict[tuple[str, str], Plan]:
+    plans = dict(map(_read_plan, paths))
+    if len(plans) < len(paths):
+        raise UsageError("two plans for the same graph of a format", hint="give one --plan for each")
+    return plans
 
 
 def _read_plan(path: Path) -> tuple[tuple[str, str], Plan]:

@@ -40,8 +40,7 @@ struct LiveView: View {
         } footer: {
           Text("No computer is needed for it. To end it early, leave the app.")
         }
-        let spoilers = service.run.spoilers(
-          harness: service.probe.harness(), savesPower: savesPower)
+        let spoilers = service.run.spoilers(harness: service.probe.harness(), savesPower: savesPower)
         if !spoilers.isEmpty {
           Section("These numbers do not count") {
             ForEach(spoilers, id: \.self) {

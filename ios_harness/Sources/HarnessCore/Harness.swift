@@ -46,7 +46,7 @@ final class Harness: @unchecked Sendable {
     }
     running = run
     if remembers {
-      // So that a full storage is no reason to measure nothing, a failure is none of the job's.
+      // Without it `again` has nothing to run, which is no reason to measure nothing now.
       try? JSONText.of(job.source).write(toFile: storage.lastJob, atomically: true, encoding: .utf8)
     }
     jobs.enter()
