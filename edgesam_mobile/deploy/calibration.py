@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.slots import EMPTY_SLOT
@@ -138,51 +140,85 @@ def decoder_inputs(graph: Graph, side: int, views: Sequence[View], embeddings: S
             yield {**inputs, "mask_input": mask, "has_mask_input": torch.ones(batch)}
 
 
-def graph_inputs(graph: Graph, encoder: Graph, calibration: Calibration) -> list[Sample]:
+def graph_inputs(
+    graph: Graph, encoder: Graph, calibration: Calibration, dtype: torch.dtype = torch.float32
+) -> list[Sample]:
     """What ``graph`` is calibrated with; ``encoder`` is the model's, in the graph's layout.
 
     Raises:
-        WeightsError: a layer answers with NaN or infinity, of which no range can be made.
+        WeightsError: an operation answers with what ``dtype`` does not hold, of which no range can be made.
     """
     if graph.name == "decoder":
-        embeddings = [
-            embedding for (embedding,) in finite_answers(encoder, encoder_inputs(encoder, calibration.views))
-        ]
+        pictures = encoder_inputs(encoder, calibration.views)
+        embeddings = [embedding for (embedding,) in finite_answers(encoder, pictures, dtype)]
         samples = list(decoder_inputs(graph, max(encoder.inputs[0].shape), calibration.views, embeddings))
     else:
         samples = encoder_inputs(graph, calibration.views)
-    finite_answers(graph, samples)
+    finite_answers(graph, samples, dtype)
     return samples
 
 
 @torch.inference_mode()
-def finite_answers(graph: Graph, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
-    """What a graph answers to samples; the first layer with an answer that is not finite is named in an error.
+def finite_answers(
+    graph: Graph, samples: Sequence[Sample], dtype: torch.dtype = torch.float32
+) -> list[tuple[Tensor, ...]]:
+    """What a graph answers to samples, in single precision; the first layer that would overflow is named in an error.
 
     Raises:
-        WeightsError: there is one.
+        WeightsError: an operation answers with what ``dtype`` does not hold.
     """
-    found: list[str] = []
-
-    def look(name: str, output: object) -> None:
-        outputs = output if isinstance(output, tuple) else (output,)
-        if not found and not all(bool(t.isfinite().all()) for t in outputs if isinstance(t, Tensor)):
-            found.append(name or graph.name)
-
-    hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
-        for name, module in graph.module.named_modules()
-    ]
+    watch = _Watch(graph, dtype)
     answers = []
     try:
         for number, sample in enumerate(samples, start=1):
-            answers.append(graph.module(*sample.values()))
-            if found:
-                raise WeightsError(
-                    f"{found[0]} of the {graph.name} answers sample {number} with NaN or infinity",
-                    hint="check the weights with `edgesam-mobile eval`",
-                )
+            with watch:
+                answers.append(graph.module(*sample.values()))
+            if watch.found:
+                raise WeightsError(f"{watch.found[0]} sample {number} with {watch.found[1]}", hint=watch.found[2])
     finally:
-        for hook in hooks:
-            hook.remove()
+        watch.close()
     return answers
+
+
+class _Watch(TorchFunctionMode):
+    """Looks at what every operation answers, between layers too: a norm's squares overflow before its answer does.
+
+    Attributes:
+        found: the first that is beyond ``dtype``: who, what, and what can be done.
+    """
+
+    def __init__(self, graph: Graph, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.found: tuple[str, str, str] | None = None
+        self._graph, self._most = graph.name, torch.finfo(dtype).max
+        self._inside: list[str] = []  # the layers that are at work, the innermost last
+        self._hooks = []
+        for name, module in graph.module.named_modules():
+            enter, leave = partial(self._enter, name or graph.name), self._leave
+            self._hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enter(self, name: str, *_: object) -> None:
+        self._inside.append(name)
+
+    def _leave(self, *_: object) -> None:
+        self._inside.pop()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = function(*args, **(kwargs or {}))
+        for tensor in answer if isinstance(answer, tuple) else (answer,):
+            if self.found is None and isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel():
+                self._look(max(map(abs, map(float, tensor.aminmax()))))
+        return answer
+
+    def _look(self, largest: float) -> None:
+        if largest <= self._most:  # never where it is NaN
+            return
+        who = f"{self._inside[-1]} of the {self._graph} answers"
+        if math.isfinite(largest):
+            self.found = who, f"{largest:.6g}, more than half precision holds", "build it with --precision fp32"
+        else:
+            self.found = who, "NaN or infinity", "check the weights with `edgesam-mobile eval`"

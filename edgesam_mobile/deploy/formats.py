@@ -36,6 +36,7 @@ class Format:
         targets: what the format is built for.
         precisions: those built where none is asked for.
         compressed: further ones that it offers, see :mod:`edgesam_mobile.deploy.precision`.
+        half: precisions that compute in half precision, whatever they store.
         recommended: what its encoder and its decoder are to be compressed to, by graph.
         sensitive: groups of layers that the recommended encoder leaves in floating point, by architecture.
         leaves_out: those of ``compressed`` that can leave layers out; the others take all or nothing.
@@ -55,6 +56,7 @@ class Format:
     packages: tuple[str, ...]
     extra: str
     compressed: tuple[str, ...] = ()
+    half: tuple[str, ...] = ()
     recommended: Mapping[str, Plan] = field(default_factory=dict)
     sensitive: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     leaves_out: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ _COREML = Format(
     packages=("coremltools",),
     extra="coreml",
     compressed=_COREML_COMPRESSED,
+    half=("fp16", *_COREML_COMPRESSED),
     recommended=_SMALL_WEIGHTS,
     leaves_out=_COREML_COMPRESSED,
     instead=("int8-weights", "palette8", "palette6"),
@@ -116,6 +119,7 @@ _EXECUTORCH_COREML = Format(
     packages=("executorch", "coremltools", "torchao"),
     extra="executorch",
     compressed=("int8-weights", "int8"),
+    half=("fp16", "int8-weights", "int8"),
     recommended=_SMALL_WEIGHTS,
     leaves_out=("int8",),
     minimum_os="iOS 16",
@@ -149,6 +153,7 @@ _EXECUTORCH_XNNPACK = Format(
     packages=("executorch", "torchao"),
     extra="executorch",
     compressed=("fp16", "int8", "int8-dynamic"),
+    half=("fp16",),
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
@@ -168,6 +173,7 @@ _ONNX = Format(
     packages=("onnx", "onnxscript", "onnxruntime"),
     extra="onnx",
     compressed=("fp16", "int8", "int8-weights"),
+    half=("fp16",),
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import torch
 
 from edgesam_mobile.deploy.calibration import Calibration, Sample, View, graph_inputs
 from edgesam_mobile.deploy.decoder import decoder_graph
@@ -49,7 +50,9 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
     form = FORMATS[job["format"]]
     model = load_model(Path(job["weights"]), upsample=job["upsample"], image_size=job["image_size"])
     exporter = importlib.import_module(f"edgesam_mobile.deploy.{form.exporter}")
-    _refuse_infinite(model, job, form)
+    every = [Plan.from_json(one["plan"]) for wanted in job["parts"].values() for one in wanted]
+    dtype = torch.float16 if any(plan.precision in form.half for plan in every) else torch.float32
+    _refuse_infinite(model, job, form, dtype)
     calibration = Calibration.load(Path(job["calibration"])) if job["calibration"] else None
     for part, wanted in job["parts"].items():
         started = time.monotonic()
@@ -62,7 +65,7 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
             samples: list[Sample] = []
             if calibration and any(plan.calibrated for plan in chosen.values()):
                 encoder = graph if part == "encoder" else build_graph(model, "encoder", job["options"], form)
-                samples = graph_inputs(graph, encoder, calibration)
+                samples = graph_inputs(graph, encoder, calibration, dtype)
             for path, report in exporter.export(graph, chosen, samples).items():
                 record = {"graph": describe(graph, report.dtypes), "op_types": report.op_types}
                 (path.parent / "report.json").write_text(json.dumps(record))
@@ -70,11 +73,11 @@ def _carry_out(job: dict[str, Any], answers: TextIO) -> None:
         _answer(answers, {"part": part, "seconds": time.monotonic() - started, "peak_bytes": peak})
 
 
-def _refuse_infinite(model: Any, job: dict[str, Any], form: Format) -> None:
-    """Run each graph once on a photograph, in single precision: of weights that overflow no artefact is made.
+def _refuse_infinite(model: Any, job: dict[str, Any], form: Format, dtype: torch.dtype) -> None:
+    """Run each graph once on a photograph: of weights that overflow no artefact is made.
 
     Raises:
-        WeightsError: a layer answers with NaN or infinity.
+        WeightsError: an operation answers with what ``dtype``, in which the artefact computes, does not hold.
     """
     photograph = read_picture(PICTURES / "cat.jpg")
     point = np.array([[photograph.shape[1] / 2, photograph.shape[0] / 2]], np.float32), np.ones(1, np.float32)
@@ -83,7 +86,8 @@ def _refuse_infinite(model: Any, job: dict[str, Any], form: Format) -> None:
     for part in job["parts"]:
         if part == "encoder" and "decoder" in job["parts"]:
             continue  # it runs for the decoder
-        graph_inputs(encoder if part == "encoder" else build_graph(model, part, job["options"], form), encoder, once)
+        graph = encoder if part == "encoder" else build_graph(model, part, job["options"], form)
+        graph_inputs(graph, encoder, once, dtype)
 
 
 def build_graph(model: Any, part: str, options: dict[str, Any], form: Format, *, folded: bool = False) -> Graph:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgesam_mobile.deploy import worker
-from edgesam_mobile.deploy.calibration import Calibration, View, graph_inputs
+from edgesam_mobile.deploy.calibration import Calibration, View, encoder_inputs, finite_answers, graph_inputs
 from edgesam_mobile.deploy.encoder import encoder_graph
 from edgesam_mobile.deploy.formats import FORMATS, Format
 from edgesam_mobile.deploy.layers import layer_names, refuse_strange, scope_pattern, within
@@ -46,7 +46,7 @@ class Layers(nn.Module):
         self.blocks = nn.ModuleList([nn.Conv2d(64, 64, 3, padding=1)])
         self.head = nn.Linear(64, 32)
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor]:
         x = self.stem(image.permute(0, 3, 1, 2) / 255)
         for block in self.blocks:
             x = torch.relu(block(x))
@@ -61,7 +61,7 @@ def graph() -> Graph:
 
 
 @pytest.fixture(scope="module")
-def noise(graph: Graph) -> list[dict[str, torch.Tensor]]:
+def noise(graph: Graph) -> list[dict[str, Tensor]]:
     calibration, _ = calibration_set("random:3", 3)
     return graph_inputs(graph, graph, calibration)
 
@@ -120,6 +120,42 @@ def test_weights_that_overflow_make_no_artefact_in_any_precision(tiny_model: Sam
     with pytest.raises(WeightsError, match=r"encoder\.features\.\S+ of the encoder answers sample 1 with NaN or"):
         carry_out(broken, tmp_path, Plan("fp32"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_only_half_precision_cannot_hold_makes_no_artefact_in_half(tiny_model: Sam, tmp_path: Path) -> None:
+    broken = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        next(layer for layer in broken.image_encoder.modules() if isinstance(layer, nn.Conv2d)).weight.mul_(1e5)
+    with pytest.raises(WeightsError, match=r"of the encoder answers sample 1 with \d\S+, more than half") as refused:
+        carry_out(broken, tmp_path, Plan("fp16"))
+    assert "--precision fp32" in (refused.value.hint or "")
+    assert list((tmp_path / "out").iterdir()) == []
+    single = encoder_graph(broken)
+    finite_answers(single, encoder_inputs(single, calibration_set(None, 1)[0].views))  # in which nothing overflows
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_precision_without_single_precision_in_it_is_looked_at_in_half(name: str) -> None:
+    """Of formats whose phones compute so; the others widen what they store."""
+    form = FORMATS[name]
+    offered = {*form.precisions, *form.compressed}
+    computed = {"coreml": offered - {"fp32"}, "executorch-coreml": offered, "tflite": set()}
+    assert set(form.half) == computed.get(name, {"fp16"})
+
+
+class Squares(nn.Module):
+    """Its answer is small, what lies between is not."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return ((image * 300).pow(2).mean().sqrt(),)
+
+
+def test_operations_between_layers_are_looked_at_too(graph: Graph) -> None:
+    squares = Graph("encoder", nn.Sequential(Squares()), graph.inputs, graph.outputs)
+    ((answer,),) = finite_answers(squares, [{"image": torch.ones(2)}])
+    assert float(answer) == 300
+    with pytest.raises(WeightsError, match="0 of the encoder answers sample 1 with 90000, more than half"):
+        finite_answers(squares, [{"image": torch.ones(2)}], torch.float16)
 
 
 def test_a_plan_for_other_layers_makes_no_artefact(tiny_model: Sam, tmp_path: Path) -> None:
@@ -214,7 +250,7 @@ COMPRESSED = ("fp16", "int8", "int8-weights")
 @pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
 @pytest.mark.parametrize("name", ["tflite", "onnx"])
 def test_files_shrink_and_still_compute_nearly_the_same(
-    name: str, graph: Graph, noise: list[dict[str, torch.Tensor]], tmp_path: Path
+    name: str, graph: Graph, noise: list[dict[str, Tensor]], tmp_path: Path
 ) -> None:
     from edgesam_mobile.runtime.session import SessionOptions, open_session
 
@@ -243,7 +279,7 @@ def test_files_shrink_and_still_compute_nearly_the_same(
 
 
 @pytest.fixture(scope="module")
-def real(tiny_model: Sam) -> tuple[Graph, Graph, list[dict[str, torch.Tensor]], list[dict[str, torch.Tensor]]]:
+def real(tiny_model: Sam) -> tuple[Graph, Graph, list[dict[str, Tensor]], list[dict[str, Tensor]]]:
     """Encoder and decoder of the smallest student, N x C x H x W, and what they are calibrated with."""
     from edgesam_mobile.deploy.decoder import decoder_graph
 
@@ -257,7 +293,7 @@ def real(tiny_model: Sam) -> tuple[Graph, Graph, list[dict[str, torch.Tensor]], 
     )
 
 
-def _run(name: str, graph: Graph, path: Path, report: ExportReport, sample: dict[str, torch.Tensor]) -> np.ndarray:
+def _run(name: str, graph: Graph, path: Path, report: ExportReport, sample: dict[str, Tensor]) -> np.ndarray:
     """The first output of an exported graph on a sample."""
     from edgesam_mobile.deploy.worker import describe
     from edgesam_mobile.package.manifest import FileRecord, GraphRecord
@@ -382,7 +418,7 @@ def products() -> Graph:
             super().__init__()
             self.layers = layers.eval().requires_grad_(False)
 
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        def forward(self, x: Tensor) -> tuple[Tensor]:
             return (self.layers(x),)
 
     ports = (Port("x", (1, 4, 64), "float32", "BNC", ""),), (Port("y", (1, 4, 32), "float32", "BNC", ""),)
