@@ -9,6 +9,7 @@ the four worst and so on: the front to choose from.
 from __future__ import annotations
 
 import importlib
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +86,8 @@ class Search:
 
     Attributes:
         sensitivity: blocks compressed alone, worst first.
-        tried: with 0, 1, 2, 4 … of the worst blocks left out.
+        tried: with 0, 1, 2, 4 … of the worst blocks left out, and with numbers between the last that is too few and
+            the first that is enough; the fewest first.
         chosen: the best by the objective within the budget; ``None`` where nothing is.
     """
 
@@ -212,13 +214,27 @@ def search(
     """
     groups = blocks(masks.graph)
     alone = {group: Plan(precision, tuple(g for g in groups if g != group), instead=instead) for group in groups}
-    sensitivity = sorted(_measured(masks, alone, 0, journal, report), key=lambda c: -c.damage)
+    measured = _measured(masks, alone, range(len(groups)), journal, report)
+    sensitivity = sorted(measured, key=lambda c: -c.damage)
     worst = [candidate.step for candidate in sensitivity]
-    growing = {
-        f"{count} left out": Plan(precision, tuple(worst[:count]), instead=instead if count else "")
-        for count in _counts(groups)
-    }
-    tried = _measured(masks, growing, len(groups), journal, report)
+
+    def leave_out(counts: Sequence[int]) -> dict[int, Candidate]:
+        plans = {
+            f"{count} left out": Plan(precision, tuple(worst[:count]), instead=instead if count else "")
+            for count in counts
+        }
+        return dict(
+            zip(counts, _measured(masks, plans, [len(groups) + c for c in counts], journal, report), strict=True)
+        )
+
+    found = leave_out(_counts(groups))
+    enough = next((n for n, c in found.items() if 100 * c.damage <= budget), len(groups))
+    few = max((n for n in found if n < enough), default=enough)
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        found |= leave_out([middle])
+        few, enough = (few, middle) if 100 * found[middle].damage <= budget else (middle, enough)
+    tried = [found[count] for count in sorted(found)]
     allowed = [c for c in tried if 100 * c.damage <= budget]
     chosen = min(allowed, key=lambda c: c.cost(objective), default=None)
     if chosen is not None:
@@ -228,9 +244,11 @@ def search(
 
 
 def steps(graph: Graph) -> int:
-    """How many candidates a search of this graph measures."""
+    """How many candidates a search of this graph measures at most."""
     groups = blocks(graph)
-    return len(groups) + len(_counts(groups))
+    counts = [*_counts(groups), len(groups)]
+    widest = max(after - before for before, after in itertools.pairwise(counts))
+    return len(groups) + len(counts) - 1 + (widest - 1).bit_length()
 
 
 def _counts(groups: Sequence[str]) -> list[int]:
@@ -239,19 +257,17 @@ def _counts(groups: Sequence[str]) -> list[int]:
 
 
 def _measured(
-    masks: Masks, plans: Mapping[str, Plan], first: int, journal: Journal | None, report: Report
+    masks: Masks, plans: Mapping[str, Plan], numbers: Sequence[int], journal: Journal | None, report: Report
 ) -> list[Candidate]:
-    """Candidates in the order of the plans, from the journal where it has them."""
+    """Candidates in the order of the plans, from the journal where it has their numbers."""
     known = journal.finished if journal else {}
-    found = {
-        step: Candidate.from_json(known[first + n]["candidate"]) for n, step in enumerate(plans) if first + n in known
-    }
+    places = dict(zip(plans, numbers, strict=True))
+    found = {step: Candidate.from_json(known[place]["candidate"]) for step, place in places.items() if place in known}
     left: Sequence[str] = [step for step in plans if step not in found]
-    numbers = {step: first + n for n, step in enumerate(plans)}
     for start in range(0, len(left), _TOGETHER):
         for candidate in masks.measure({step: plans[step] for step in left[start : start + _TOGETHER]}):
             found[candidate.step] = candidate
             if journal:
-                journal.add({"index": numbers[candidate.step], "candidate": candidate.to_json()})
+                journal.add({"index": places[candidate.step], "candidate": candidate.to_json()})
             report(f"{candidate.step}: {100 * candidate.damage:.2f} points of mask IoU lost")
     return [found[step] for step in plans]

@@ -20,7 +20,7 @@ from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.errors import WeightsError
 from edgesam_mobile.evaluate.calibration import calibration_set
 from edgesam_mobile.evaluate.journal import Journal
-from edgesam_mobile.evaluate.quantise import Candidate, Masks, Search, blocks, search
+from edgesam_mobile.evaluate.quantise import Candidate, Masks, Search, blocks, search, steps
 from edgesam_mobile.model.standin import untrained_model, write_standin
 
 
@@ -64,7 +64,29 @@ def test_the_worst_blocks_are_left_out_until_the_budget_is_kept(graph: Graph) ->
     assert [c.step for c in found.tried][:3] == ["0 left out", "1 left out", "2 left out"]
     damages = [c.damage for c in found.front()]
     assert damages == sorted(damages, reverse=True)
-    assert search(masks, "int8", budget=0.1).chosen is None
+    assert search(masks, "int8", budget=0.05).chosen is None
+
+
+@pytest.mark.parametrize("enough", [0, 1, 3, 5, 6, 7, 11])
+def test_no_more_blocks_are_left_out_than_the_budget_needs(graph: Graph, enough: int) -> None:
+    """Found by halving, where one more and one fewer were both tried."""
+    bad = blocks(graph)[:enough]
+    pretended = Pretended(graph, {block: 0.5 - 0.01 * n for n, block in enumerate(bad)})
+    found = search(cast("Masks", pretended), "int8", budget=5)
+    assert found.chosen is not None and found.chosen.plan.left_out == tuple(bad)
+    counts = [len(candidate.plan.left_out) for candidate in found.tried]
+    assert counts == sorted(set(counts)) and set(counts) >= {0, enough, max(enough - 1, 0)}
+    assert len(pretended.asked) == len(set(pretended.asked)) <= steps(graph)
+
+
+def test_where_nearly_all_blocks_must_stay_that_is_tried_as_well(graph: Graph) -> None:
+    names = blocks(graph)
+    found = search(cast("Masks", Pretended(graph, dict.fromkeys(names[1:], 0.1))), "int8", budget=0.2)
+    assert found.chosen is not None and found.chosen.plan.left_out == tuple(names[1:])
+    everywhere = Pretended(graph, dict.fromkeys(names, 0.1))
+    nothing = search(cast("Masks", everywhere), "int8", budget=0.2)
+    assert nothing.chosen is None and len(nothing.tried[-1].plan.left_out) == len(names) - 1
+    assert len(everywhere.asked) <= steps(graph)
 
 
 def test_what_is_left_out_can_take_another_precision(graph: Graph) -> None:
