@@ -115,6 +115,10 @@ def build(
                 for a in manifest.artifacts
             ],
         )
+        for artefact in manifest.artifacts:
+            for role, graph in artefact.graphs().items():
+                if (how := graph.quantisation) and how.reason:
+                    out.say(f"{artefact.id}: {role} in {how.precision}: {how.reason}")
         cached = sum(stage.cached for stage in result.stages)
         peak = f", peak memory {result.peak_bytes / 2**30:.1f} GiB at most" if result.peak_bytes else ""
         taken = f"{cached} of {len(result.stages)} exports from the cache"

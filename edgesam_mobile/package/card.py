@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from edgesam_mobile.package.manifest import FILE_NAME, Accuracy, Manifest, TensorSpec
+from edgesam_mobile.package.manifest import FILE_NAME, Accuracy, Manifest, Quantisation, TensorSpec
 
 CARD_NAME = "MODEL_CARD.md"
 
@@ -28,6 +28,7 @@ def model_card(manifest: Manifest) -> str:
         _outputs(manifest),
         *_prior(manifest),
         _artefacts(manifest),
+        *_compression(manifest),
         *_accuracy(manifest),
         _tensors(manifest),
         _provenance(manifest),
@@ -149,6 +150,32 @@ def _artefacts(manifest: Manifest) -> str:
         for role, graph in artifact.graphs().items()
     ]
     return "## Artefacts\n\n" + _table(columns, rows)
+
+
+def _compression(manifest: Manifest) -> list[str]:
+    """One row a graph, where any stores or computes in other than plain floating point, and why."""
+    graphs = [(a.id, role, graph.quantisation) for a in manifest.artifacts for role, graph in a.graphs().items()]
+    if all(how is None or how.precision in ("fp32", "fp16") for _, _, how in graphs):
+        return []
+    rows = [
+        (name, role, how.weights, how.activations, _left_out(how), how.reason or "–")
+        for name, role, how in graphs
+        if how is not None
+    ]
+    text = _table(("id", "graph", "weights", "activations", "left out", "why"), rows)
+    if used := manifest.calibration:
+        what = f"{used.pictures} picture(s)" if used.real else "random numbers, which no photograph resembles,"
+        text += (
+            f"\n\nRanges of activations were measured on {what} with {used.prompts} prompts in all, "
+            f"from {_cell(used.source)}, sha256 `{used.sha256[:12]}`."
+        )
+    return [f"## Compression\n\n{text}"]
+
+
+def _left_out(how: Quantisation) -> str:
+    if not how.left_out:
+        return "–"
+    return f"{len(how.left_out)} groups of layers, in {how.instead or 'floating point'}"
 
 
 def _accuracy(manifest: Manifest) -> list[str]:

@@ -6,6 +6,7 @@ import copy
 import gc
 import importlib
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from edgesam_mobile.files import size_of
 from edgesam_mobile.model.registry import build_model
 from edgesam_mobile.model.sam import Sam
 from edgesam_mobile.model.standin import untrained_model
+from edgesam_mobile.picture import PICTURES
 from edgesam_mobile.weights.checkpoint import Metadata, write_checkpoint
 
 # coremltools leaves temporary folders to the collector, which warns of them.
@@ -200,6 +202,17 @@ def test_one_picture_is_warned_of_and_none_refused(tmp_path: Path) -> None:
         calibration_set(f"images:{tmp_path}", 8)
     with pytest.raises(UsageError, match="random"):
         calibration_set("random:many", 8)
+
+
+def test_damaged_pictures_are_left_out_of_the_calibration_and_named(tmp_path: Path) -> None:
+    (tmp_path / "damaged.jpg").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"no picture of images:.* can be read"):
+        calibration_set(f"images:{tmp_path}", 8)
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copyfile(PICTURES / "cat.jpg", tmp_path / name)
+    found, said = calibration_set(f"images:{tmp_path}", 8)
+    assert (found.pictures, len(found.views)) == (2, 2)
+    assert len(said) == 1 and said[0].startswith("damaged.jpg left out of the calibration: ")
 
 
 def test_other_pixels_or_prompts_are_another_set() -> None:

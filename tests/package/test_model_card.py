@@ -133,6 +133,24 @@ def test_what_was_not_verified_is_said_and_no_figure_is_claimed() -> None:
     assert not re.search(r"\d+(\.\d+)? ?(ms|%|fps)|mIoU", card())
 
 
+def test_what_is_compressed_is_said_with_its_reason_and_what_it_was_calibrated_on() -> None:
+    assert "## Compression" not in card()
+    whole = sample()
+    small = {"precision": "int8", "weights": "int8, a scale a channel", "activations": "int8, calibrated"}
+    whole["artifacts"][1]["encoder"]["quantisation"] = {**small, "left_out": ["neck", "stem"], "instead": "palette6"}
+    whole["artifacts"][1]["decoder"]["quantisation"] = {**small, "reason": "masks | move"}
+    used = {"source": "images:x", "pictures": 3, "views": 5, "prompts": 9, "sha256": "cd" * 32}
+    text = section(model_card(Manifest.model_validate(whole | {"calibration": used})), "Compression")
+    stored = ["int8, a scale a channel", "int8, calibrated"]
+    assert rows(text)[2:] == [
+        ["onnx-fp32", "encoder", *stored, "2 groups of layers, in palette6", "–"],
+        ["onnx-fp32", "decoder", *stored, "–", r"masks \| move"],
+    ]
+    assert "measured on 3 picture(s) with 9 prompts in all, from images:x, sha256 `cdcdcdcdcdcd`" in text
+    noise = model_card(Manifest.model_validate(whole | {"calibration": used | {"real": False}}))
+    assert "measured on random numbers, which no photograph resembles" in noise
+
+
 def test_a_recorded_accuracy_table_is_shown_with_what_each_artefact_loses() -> None:
     row = {"artifact": "tflite-fp16", "executed_by": "LiteRT", "bytes": 12_300_000, "boundary_iou": {}}
     table = {
