@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,10 +23,11 @@ app = typer.Typer()
 @command(
     app,
     "placement",
-    examples=("edgesam-mobile placement out", "edgesam-mobile placement out --json"),
+    examples=("edgesam-mobile placement out", "edgesam-mobile placement out --each"),
 )
 def placement(
     package: Annotated[Path, typer.Argument(help="Folder that `build` wrote.")],
+    each: Annotated[bool, typer.Option("--each", help="Print every operation (--json always has them).")] = False,
 ) -> None:
     """Estimate, without an Apple device, which of its processors may take each operation of the Core ML artefacts.
 
@@ -48,6 +50,9 @@ def placement(
         raise UsageError(f"{package} has no Core ML artefact", hint="build one with --target ios")
 
     def human() -> None:
+        for entry in found if each else ():
+            title = f"{entry['artefact']} {entry['graph']}"
+            out.table(("", "operation", "may be taken by", "not ANE because of"), _each(entry), title=title)
         columns = ("artefact", "graph", "operations", "ANE", "GPU", "CPU", "fallbacks", "because of")
         out.table(columns, [_row(entry) for entry in found])
         out.say("an estimate by commonly known rules, not a measurement: Core ML decides on the device")
@@ -77,7 +82,16 @@ def _record(estimated: Placement) -> dict[str, Any]:
         "operations": len(estimated.operations),
         "counts": estimated.counts(),
         "fallbacks": [{"operation": p.operation, "reason": p.reason} for p in estimated.fallbacks],
+        "placed": [{**asdict(p), "fallback": p.fallback} for p in estimated.operations],
     }
+
+
+def _each(entry: dict[str, Any]) -> list[tuple[object, ...]]:
+    """A row an operation, in the program's order; its name begins with its type."""
+    return [
+        ("fallback" if p["fallback"] else "", p["operation"], ", ".join(p["units"]), p["reason"])
+        for p in entry["placed"]
+    ]
 
 
 def _row(entry: dict[str, Any]) -> tuple[object, ...]:

@@ -31,6 +31,7 @@ class Placed:
     """One operation and what may take it.
 
     Attributes:
+        operation: its name, which begins with its type.
         units: of ``"ANE"``, ``"GPU"`` and ``"CPU"``.
         reason: why not the Neural Engine; empty where it may.
     """
@@ -39,6 +40,11 @@ class Placed:
     type: str
     units: tuple[str, ...]
     reason: str = ""
+
+    @property
+    def fallback(self) -> bool:
+        """Whether the Neural Engine may not take it, casts left out wherever they stand."""
+        return "ANE" not in self.units and self.type not in _EDGES
 
 
 @dataclass
@@ -49,8 +55,8 @@ class Placement:
 
     @property
     def fallbacks(self) -> list[Placed]:
-        """Operations that the Neural Engine may not take, casts left out wherever they stand."""
-        return [p for p in self.operations if "ANE" not in p.units and p.type not in _EDGES]
+        """Operations that force one, in the program's order."""
+        return [p for p in self.operations if p.fallback]
 
     def counts(self) -> dict[str, int]:
         """How many operations each processor may take, and how many force a fallback."""

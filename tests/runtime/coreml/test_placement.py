@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bare_manifest import bare_manifest
 from command_line import call, refusal
 from mil_programs import save
 
+from edgesam_mobile.package.manifest import write_manifest
 from edgesam_mobile.runtime.coreml.placement import estimate
 from edgesam_mobile.runtime.coreml.program import Operation, Program, Ref, TensorType, read_program
 
@@ -71,6 +73,42 @@ def test_an_operation_is_placed_by_what_it_takes_too(given: TensorType, units: i
     mean = Operation("reduce_mean", "mean", inputs, (("y", TensorType("fp16", (1, 1))),))
     (placed,) = estimate(Program("CoreML6", {"x": given}, ("y",), (axes, mean))).operations
     assert (len(placed.units), placed.reason) == (units, reason)
+
+
+@pytest.fixture
+def half_doubled(tmp_path: Path) -> Path:
+    """A package whose graphs double a number in single precision and add to it in half precision."""
+
+    def body(mb: Any, x: Any) -> Any:
+        half = mb.cast(x=mb.mul(x=x, y=np.float32(2), name="doubled"), dtype="fp16", name="half")
+        return mb.cast(x=mb.add(x=half, y=np.float16(1), name="more"), dtype="fp32", name="single")
+
+    save(tmp_path / "model.mlpackage", body, np.ones((1, 4), np.float32)).rename(tmp_path / "nothing")
+    write_manifest(tmp_path, bare_manifest("0" * 64))
+    return tmp_path
+
+
+def test_every_operation_has_a_row_and_fallbacks_are_named(half_doubled: Path) -> None:
+    told = json.loads(call("placement", half_doubled, "--json").stdout)
+    assert told["schema"] == "edgesam.placement/1" and [g["graph"] for g in told["graphs"]] == ["encoder", "decoder"]
+    for graph in told["graphs"]:
+        assert graph["operations"] == len(graph["placed"]) == 4
+        assert [(p["operation"], p["type"], p["units"], p["reason"], p["fallback"]) for p in graph["placed"]] == [
+            ("mul doubled", "mul", ["GPU", "CPU"], "fp32", True),
+            ("cast half", "cast", ["GPU", "CPU"], "fp32", False),
+            ("add more", "add", ["ANE", "GPU", "CPU"], "", False),
+            ("cast single", "cast", ["GPU", "CPU"], "fp32", False),
+        ]
+        assert graph["fallbacks"] == [{"operation": "mul doubled", "reason": "fp32"}]
+
+
+def test_each_prints_the_rows_and_nothing_else_does(half_doubled: Path) -> None:
+    shown = [line.split() for line in call("placement", half_doubled, "--each").stdout.splitlines()]
+    named = [line for line in shown if "fallback" in line]
+    assert named == 2 * [["fallback", "mul", "doubled", "GPU,", "CPU", "fp32"]]
+    assert shown.count(["add", "more", "ANE,", "GPU,", "CPU"]) == 2
+    short = call("placement", half_doubled).stdout
+    assert "coreml-fp32" in short and "doubled" not in short
 
 
 @pytest.mark.slow
