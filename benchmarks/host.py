@@ -37,6 +37,7 @@ def main() -> None:
             launches=chosen.launches,
             seconds=chosen.seconds,
             threads=chosen.threads or (),
+            interpreted=False,
             report=lambda line: print(line, file=sys.stderr),
         )
     except EdgeSamError as error:

@@ -27,8 +27,8 @@ app = typer.Typer()
 SCHEMA = "edgesam.bench/1"
 _WAITED = 0.05  # share of time in the queue for a processor from which timings are doubtful
 _COLUMNS = (
-    "case", "threads", "load ms", "first ms", "encode p50/p90", "decode p50/p90", "frame p50/p90/p99", "FPS",
-    "vs PyTorch", "peak MB", "mask IoU",
+    "case", "executed by", "threads", "load ms", "first ms", "encode p50/p90", "decode p50/p90", "frame p50/p90/p99",
+    "FPS", "vs PyTorch", "peak MB", "mask IoU",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ _COLUMNS = (
         "edgesam-mobile bench out",
         "edgesam-mobile bench out --threads 1 --threads 2 --samples samples.json",
         "edgesam-mobile bench out --only tflite-fp32 --only pytorch-eager --launches 2 --seconds 2 --json",
+        "edgesam-mobile bench out --only coreml-fp16 --only pytorch-eager --launches 1 --seconds 1",
         "edgesam-mobile bench out --device adb:R58M123ABC --device label:nightly --tag monday",
         "edgesam-mobile bench out --device all --only tflite-fp16 --sustain 10m",
         "edgesam-mobile bench out --device ios:00008110-001A2B3C4D5E6F70 --install --team ABCDE12345",
@@ -86,7 +87,9 @@ def bench(
     """Time artefacts: on this machine, against PyTorch and a published-style ONNX export, or on devices.
 
     Every case runs in several processes of its own, interleaved, each after a warm-up. Every launch goes into the
-    store as it ends; an interrupt keeps what was measured. Timings of this machine say nothing about a phone.
+    store as it ends; an interrupt keeps what was measured. Timings of this machine say nothing about a phone. Core ML
+    artefacts are interpreted here, last and once: for their masks, which are held against PyTorch's. Nothing of that
+    is timed or stored.
     """
     if team is not None and not install:
         raise UsageError("--team without --install signs nothing", hint="add --install, or leave --team out")
@@ -142,7 +145,7 @@ def bench(
     with kept(place, run) as keep:
         recorder = HostRecorder(prepared, keep)
         try:
-            with out.progress("measuring", len(prepared.jobs) * launches) as advance:
+            with out.progress("measuring", prepared.processes(launches)) as advance:
                 take = recorder.take
                 result = measure(prepared, launches=launches, seconds=seconds, report=advance, on_launch=take)
         finally:
@@ -221,7 +224,7 @@ def _show(result: BenchResult, reports: list[CaseReport]) -> None:
     out.say(f"{machine.cpu}, {machine.cores} cores, {machine.system}, {load}")
     out.say("host timings say nothing about a phone")
     rows = [_row(r) for r in reports]
-    rows += [(s.id, "–", "not timed", *["–"] * 8) for s in result.prepared.skipped]
+    rows += [(s.id, "–", "–", "not timed", *["–"] * 8) for s in result.prepared.skipped]
     out.table(_COLUMNS, rows)
     for skipped in result.prepared.skipped:
         out.say(f"{skipped.id}: {skipped.reason}")
@@ -231,6 +234,11 @@ def _show(result: BenchResult, reports: list[CaseReport]) -> None:
         "vs PyTorch: how many times as long its frame takes, with 95 % interval; "
         "peak MB: of the process, in brackets the growth from loading the model on"
     )
+    if any(r.case.kind == "interpreted" for r in reports):
+        out.say(
+            "interpreter: on a device something else executes it; it ran once, for its mask, was not timed and is "
+            "not in the store"
+        )
     if any(r.quick for r in reports):
         out.say("quick run: good for a look; for a figure to publish take 5 launches and 60 s or 1024 frames a case")
 
@@ -242,6 +250,7 @@ def _row(r: CaseReport) -> tuple[object, ...]:
     frame = r.stages.get("frame")
     return (
         r.case.id,
+        r.case.runtime,
         r.case.threads,
         _number(r.load_ms) if r.launches else "failed",
         _number(r.first_ms),

@@ -64,8 +64,8 @@ def quickstart(
     with out.progress("verifying", len(built.manifest.artifacts)) as report:
         verified = verify(output, builtin_pictures(), offline=offline, report=report, keep=keep)
     out.note("3/3 timing each artefact on this machine")
-    prepared = prepare(output, offline=offline, note=out.note)
-    with out.progress("measuring", len(prepared.jobs) * launches) as report:
+    prepared = prepare(output, interpreted=False, offline=offline, note=out.note)  # whose masks were just compared
+    with out.progress("measuring", prepared.processes(launches)) as report:
         timed = measure(prepared, launches=launches, seconds=seconds, report=report)
     reports = summarise(timed)
     warn(timed, reports)

@@ -14,13 +14,17 @@ from typing import Any
 from edgesam_mobile.errors import EnvironmentMissing, UsageError
 from edgesam_mobile.evaluate.probes import builtin_pictures
 from edgesam_mobile.lab.baselines import Baselines
-from edgesam_mobile.lab.cases import Case, Skipped, plan, schedule
+from edgesam_mobile.lab.cases import PYTORCH, Case, Skipped, plan, schedule
 from edgesam_mobile.lab.launch import Launch, OnSample, run_launch
 from edgesam_mobile.package.manifest import Manifest, check_file, read_manifest
 from edgesam_mobile.picture import read_picture
 from edgesam_mobile.runtime.session import RUNTIMES
 
 Report = Callable[[str], None]
+
+_UNCOMPARABLE = (
+    f"only interpreted here, which gives no times, and without {PYTORCH} its mask has nothing to be held to"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Prepared:
     point: tuple[float, float]
     jobs: dict[Case, dict[str, Any]]
     skipped: tuple[Skipped, ...]
+
+    def processes(self, launches: int) -> int:
+        """How many will run, with ``launches`` for each case that is timed."""
+        return len(schedule(tuple(self.jobs), launches))
 
 
 @dataclass
@@ -83,6 +91,7 @@ def prepare(
     threads: Sequence[int] = (),
     only: Sequence[str] = (),
     baselines: bool = True,
+    interpreted: bool = True,
     weights: str | None = None,
     image: Path | None = None,
     offline: bool = False,
@@ -93,6 +102,7 @@ def prepare(
     Args:
         threads: numbers of threads to time; all processors if empty.
         only: ids of cases to keep.
+        interpreted: ask what is only interpreted here for one mask, to hold it against PyTorch's.
         weights: the package's weights, if neither the registry nor the cache knows them.
         image: the picture to segment, by a point at its centre; the built-in one by default.
         note: called with what takes a while.
@@ -108,15 +118,22 @@ def prepare(
     wanted = tuple(dict.fromkeys(threads)) or (processors(),)
     if not all(1 <= n <= processors() for n in wanted):
         raise UsageError(f"no {max(wanted)} threads here", hint=f"choose 1 to {processors()}")
-    chosen = plan(manifest, threads=wanted, baselines=baselines, only=only)
+    chosen = plan(manifest, threads=wanted, baselines=baselines, interpreted=interpreted, only=only)
     picture = image or builtin_pictures()[0]
     height, width = read_picture(picture).shape[:2]
     point = (width / 2, height / 2)
     common = {"package": str(package.resolve()), "image": str(picture.resolve()), "point": point}
     source = Baselines(manifest, weights=weights, offline=offline, note=note)
-    jobs, skipped = {}, list(chosen.skipped)
+    jobs: dict[Case, dict[str, Any]] = {}
+    skipped = list(chosen.skipped)
     for case in chosen.cases:
-        extra = _artifact(package, manifest, case) if case.kind == "artifact" else source.needs(case)
+        extra: dict[str, Any] | Skipped
+        if case.kind in ("pytorch", "onnx-published"):
+            extra = source.needs(case)
+        elif case.kind == "interpreted" and not any(other.id == PYTORCH for other in jobs):
+            extra = Skipped(case.id, _UNCOMPARABLE)
+        else:
+            extra = _artifact(package, manifest, case)
         if isinstance(extra, Skipped):
             skipped.append(extra)
         else:
@@ -142,7 +159,7 @@ def measure(
     """Run every launch, one process at a time. An interrupt ends the run early and keeps what there is.
 
     Args:
-        launches: processes for each case; intervals need at least 2, claims 5.
+        launches: processes for each case that is timed; intervals need at least 2, claims 5.
         seconds: measured time in each, after the warm-up.
         seed: of the order of cases within each round.
         timeout: seconds until a launch counts as failed; 10 minutes more than ``seconds`` by default.
@@ -167,7 +184,8 @@ def measure(
                 run_launch(launch, {**prepared.jobs[case], "seconds": seconds}, timeout=limit, on_sample=on_sample)
             finally:
                 on_launch(launch)
-            report(f"{case.key} launch {index + 1}/{launches}: {_outcome(launch)}")
+            number = "" if case.kind == "interpreted" else f" launch {index + 1}/{launches}"
+            report(f"{case.key}{number}: {_outcome(launch)}")
     except KeyboardInterrupt:
         result.partial = True
     result.machine, result.seconds = _machine(load), time.monotonic() - started
@@ -180,6 +198,7 @@ def bench(
     threads: Sequence[int] = (),
     only: Sequence[str] = (),
     baselines: bool = True,
+    interpreted: bool = True,
     weights: str | None = None,
     image: Path | None = None,
     offline: bool = False,
@@ -195,6 +214,7 @@ def bench(
         threads=threads,
         only=only,
         baselines=baselines,
+        interpreted=interpreted,
         weights=weights,
         image=image,
         offline=offline,
@@ -214,6 +234,8 @@ def _artifact(package: Path, manifest: Manifest, case: Case) -> dict[str, Any]:
 def _outcome(launch: Launch) -> str:
     if launch.status != "ok":
         return f"FAILED: {launch.error}"
+    if launch.case.kind == "interpreted":
+        return "interpreted, for its mask alone"
     times = sorted(launch.times("frame"))
     return f"{len(times)} frames, median {times[len(times) // 2]:.1f} ms"
 

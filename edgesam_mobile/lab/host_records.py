@@ -40,7 +40,9 @@ class HostRecorder:
         self._awaited = any(case.id == PYTORCH for case in prepared.jobs)
 
     def take(self, launch: Launch) -> None:
-        """A launch that has just ended."""
+        """A launch that has just ended; what is interpreted was not timed, and is no measurement to keep."""
+        if launch.case.kind == "interpreted":
+            return
         self._waiting.append((launch, _now()))
         if launch.case.id == PYTORCH and launch.mask is not None and self._expected is None:
             self._expected = launch.mask

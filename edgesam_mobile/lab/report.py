@@ -33,7 +33,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What the launches of one case say together.
+    """What the launches of one case say together; of an interpreted one, its mask and nothing else.
 
     Attributes:
         load_ms: median over launches: files (in the page cache) to a model that is ready, without importing the
@@ -104,7 +104,8 @@ def as_record(result: BenchResult, reports: list[CaseReport]) -> dict[str, Any]:
 
 def _case_report(result: BenchResult, case: Case) -> CaseReport:
     launches = result.of(case)
-    ended = [launch.end for launch in launches if launch.end]
+    timed = case.kind != "interpreted"
+    ended = [launch.end for launch in launches if timed and launch.end]
     stages = {stage: s for stage in STAGES if (s := _stage_report(launches, stage)) is not None}
     frames = [time for launch in launches for time in launch.times("frame")]
     long_enough = len(frames) >= CLAIM_FRAMES or sum(frames) >= 1000 * CLAIM_SECONDS
@@ -125,7 +126,7 @@ def _case_report(result: BenchResult, case: Case) -> CaseReport:
         drift=drift([launch.times("frame") for launch in launches]),
         waited=max((end["waited"] for end in ended if end["waited"] is not None), default=None),
         unstable=sum(not end["stable"] for end in ended),
-        quick=not long_enough or len(launches) < CLAIM_LAUNCHES,
+        quick=timed and (not long_enough or len(launches) < CLAIM_LAUNCHES),
     )
 
 

@@ -36,7 +36,7 @@ class Subject(Protocol):
 
 def load_subject(job: dict[str, Any]) -> Subject:
     """Load what a job names (see :func:`edgesam_mobile.lab.host.prepare` for its fields)."""
-    if job["kind"] == "artifact":
+    if job["kind"] in ("artifact", "interpreted"):
         return ArtifactSubject(Path(job["package"]), job["id"], job["threads"])
     if job["kind"] == "pytorch":
         return TorchSubject(job)

@@ -1,4 +1,4 @@
-"""Times one case in a process of its own: ``python -m edgesam_mobile.lab.worker < job.json``.
+"""Runs one case in a process of its own: ``python -m edgesam_mobile.lab.worker < job.json``.
 
 Answers are JSON Lines on the original standard output; all else that is printed goes to standard error.
 
@@ -13,6 +13,8 @@ Answers are JSON Lines on the original standard output; all else that is printed
 ``{"event": "end", "rounds", "warm_up_rounds", "stable", "waited", "peak_bytes", "before_load_bytes", "mask"}``
     last; a stream without it is a failed launch. ``waited`` is the share of the measured time that the main
     thread was ready but had no processor, because other processes held them; ``null`` where unknown.
+
+What is interpreted is asked for one mask: no sample, no phase after ``first``, ``null`` for all else in its ``end``.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def main() -> None:
     cpus = bind(job["threads"])
     stream.write("hello", pid=os.getpid(), cpus=cpus, versions=_versions())
     try:
-        measure(job, stream)
+        (answer if job["kind"] == "interpreted" else measure)(job, stream)
     except EdgeSamError as error:
         sys.exit(f"{error.kind}: {error.message}")
 
@@ -113,6 +115,29 @@ def measure(job: dict[str, Any], stream: Stream) -> None:
         peak_bytes=peak_bytes(),
         before_load_bytes=before,
         mask=pack_mask(mask),
+    )
+
+
+def answer(job: dict[str, Any], stream: Stream) -> None:
+    """Load and answer once, nothing timed: what an interpreter takes, in time or memory, says nothing of a device."""
+    stream.write("phase", name="import")
+    from edgesam_mobile.lab.subjects import load_subject
+    from edgesam_mobile.picture import read_picture
+
+    image = read_picture(Path(job["image"]))
+    stream.write("phase", name="load")
+    subject = load_subject(job)
+    stream.write("phase", name="first")
+    logits = subject.decode(subject.encode(subject.prepare(image)), (job["point"][0], job["point"][1]))
+    stream.write(
+        "end",
+        rounds=None,
+        warm_up_rounds=None,
+        stable=None,
+        waited=None,
+        peak_bytes=None,
+        before_load_bytes=None,
+        mask=pack_mask(subject.finish(logits)),
     )
 
 

@@ -27,13 +27,17 @@ def manifest(bare_package: Path) -> Manifest:
 def test_every_artefact_and_baseline_with_every_number_of_threads(manifest: Manifest) -> None:
     chosen = plan(manifest, threads=(1, 2))
     ids = ("onnx-fp32", "tflite-fp32", "pytorch-eager", "onnx-published", "mobile-sam")
-    assert [case.key for case in chosen.cases] == [f"{name}@{n}" for name in ids for n in (1, 2)]
+    timed = [case.key for case in chosen.cases if case.kind != "interpreted"]
+    assert timed == [f"{name}@{n}" for name in ids for n in (1, 2)]
 
 
-def test_core_ml_is_listed_with_the_reason_and_never_timed(manifest: Manifest) -> None:
-    chosen = plan(manifest, threads=(1,))
-    expected = [("coreml-fp32", "only interpreted here: its times would say nothing")]
-    assert [(s.id, s.reason) for s in chosen.skipped] == expected
+def test_core_ml_is_interpreted_last_with_the_most_threads_and_can_be_left_out(manifest: Manifest) -> None:
+    chosen = plan(manifest, threads=(2, 1), only=("coreml-fp32", "pytorch-eager"))
+    assert [(case.key, case.kind) for case in chosen.cases] == [
+        ("pytorch-eager@2", "pytorch"), ("pytorch-eager@1", "pytorch"), ("coreml-fp32@2", "interpreted"),
+    ]  # fmt: skip
+    left = plan(manifest, threads=(1,), interpreted=False)
+    assert "coreml-fp32" not in {case.id for case in left.cases} and left.skipped == ()
 
 
 def test_mobile_sam_is_no_baseline_of_itself(manifest: Manifest) -> None:
@@ -51,8 +55,7 @@ def test_a_runtime_that_is_not_installed_is_named(manifest: Manifest, monkeypatc
 
 def test_only_keeps_what_is_named_and_refuses_what_there_is_not(manifest: Manifest) -> None:
     chosen = plan(manifest, threads=(1,), only=("onnx-fp32", "coreml-fp32"))
-    assert [case.id for case in chosen.cases] == ["onnx-fp32"]
-    assert [s.id for s in chosen.skipped] == ["coreml-fp32"]
+    assert [case.id for case in chosen.cases] == ["onnx-fp32", "coreml-fp32"]
     with pytest.raises(UsageError, match="no case 'onnx'") as caught:
         plan(manifest, threads=(1,), only=("onnx",))
     assert "onnx-published" in (caught.value.hint or "")
@@ -67,6 +70,11 @@ def test_launches_are_interleaved_and_the_order_repeats(count: int, launches: in
     assert order == schedule(every, launches, seed)
     assert [launch for launch, _ in order] == [launch for launch in range(launches) for _ in every]
     assert Counter(case for _, case in order) == dict.fromkeys(every, launches)
+
+
+def test_what_is_interpreted_comes_once_after_all_that_is_timed() -> None:
+    timed, once = Case("timed", "artifact", 1, "x"), Case("once", "interpreted", 1, "x")
+    assert schedule([once, timed], 2) == [(0, timed), (1, timed), (0, once)]
 
 
 def test_rounds_differ_in_order() -> None:
