@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mil_draws import along, each, few, flags, numbers, seeds, shapes, some_axes, whole
-from mil_programs import Array, check, interpret
+from mil_programs import Array, check, fold, interpret
+
+from edgesam_mobile.runtime.coreml.types import ProgramError
 
 
 def product_of(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
@@ -105,25 +107,55 @@ def test_a_softmax_sums_to_one_along_its_axis(seed: int, shape: tuple[int, ...],
     check(lambda mb, x: mb.softmax(x=x, axis=axis), x, expected=expected, folds=True)
 
 
+@few
+@given(seed=seeds, shape=shapes, ascending=flags, data=st.data())
+def test_the_largest_or_smallest_come_in_order_with_their_places(
+    seed: int, shape: tuple[int, ...], ascending: bool, data: st.DataObject
+) -> None:
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    count = data.draw(st.integers(1, shape[axis]))
+    x = np.random.default_rng(seed).permutation(prod(shape)).reshape(shape).astype(np.float32)  # no two are equal
+    order = np.take(np.argsort(x if ascending else -x, axis), range(count), axis)
+    options = {"k": count, "axis": axis, "ascending": ascending}
+    values, places = interpret(lambda mb, x: mb.topk(x=x, **options), x)
+    np.testing.assert_array_equal(values, np.take_along_axis(x, order, axis))
+    np.testing.assert_array_equal(places, order)
+    np.testing.assert_array_equal(fold(lambda mb, x: mb.topk(x=x, **options), x), [values, places])
+    (alone,) = interpret(lambda mb, x: mb.topk(x=x, return_indices=False, sort=False, **options), x)
+    np.testing.assert_array_equal(np.sort(alone, axis), np.sort(values, axis))
+
+
+def test_places_may_be_asked_for_in_short_numbers() -> None:
+    x = np.array([[3, 1, 2]], np.float32)
+
+    def body(mb: Any, x: Any) -> Any:
+        return mb.topk(x=x, k=3, output_indices_dtype="uint16")
+
+    values, places = interpret(body, x, system="iOS17")
+    assert values.tolist() == [[3, 2, 1]] and places.tolist() == [[0, 2, 1]]
+
+
 def windows(x: Array, kernel: list[int], strides: list[int]) -> Array:
-    """Every window of the last two sides, behind the places it is taken from."""
-    views = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(2, 3))
-    return views[:, :, :: strides[0], :: strides[1]]
+    """Every window of the spatial sides, behind the places it is taken from."""
+    sides = tuple(range(2, x.ndim))
+    views = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=sides)
+    return views[(slice(None), slice(None), *(slice(None, None, step) for step in strides))]
 
 
 @few
-@given(seed=seeds, data=st.data())
-def test_pooling_takes_the_largest_or_the_mean_of_a_window(seed: int, data: st.DataObject) -> None:
-    kernel, strides = each(data, 2, 2, 3), each(data, 2, 1, 3)
-    around = each(data, 2, 0, 1)
-    x = numbers(seed, 2, 3, *each(data, 2, 4, 7))
-    ends = [(0, 0), (0, 0), (around[0],) * 2, (around[1],) * 2]
+@given(seed=seeds, rank=st.integers(1, 3), data=st.data())
+def test_pooling_takes_the_largest_or_the_mean_of_a_window(seed: int, rank: int, data: st.DataObject) -> None:
+    kernel, strides = each(data, rank, 2, 3), each(data, rank, 1, 3)
+    around = each(data, rank, 0, 1)
+    x = numbers(seed, 2, 3, *each(data, rank, 4, 7))
+    ends = [(0, 0), (0, 0), *((cells, cells) for cells in around)]
     options: dict[str, Any] = {"kernel_sizes": kernel, "strides": strides, "pad_type": "custom"}
-    options["pad"] = [around[0], around[0], around[1], around[1]]
-    largest = windows(np.pad(x, ends, constant_values=-np.inf), kernel, strides).max((-1, -2))
+    options["pad"] = [cells for cells in around for _ in range(2)]
+    inside = tuple(range(-rank, 0))
+    largest = windows(np.pad(x, ends, constant_values=-np.inf), kernel, strides).max(inside)
     check(lambda mb, x: mb.max_pool(x=x, **options), x, expected=largest)
-    sums = windows(np.pad(x, ends), kernel, strides).sum((-1, -2))
-    counts = windows(np.pad(np.ones_like(x), ends), kernel, strides).sum((-1, -2))
+    sums = windows(np.pad(x, ends), kernel, strides).sum(inside)
+    counts = windows(np.pad(np.ones_like(x), ends), kernel, strides).sum(inside)
     check(lambda mb, x: mb.avg_pool(x=x, **options), x, expected=sums / prod(kernel), tolerance=1e-4)
     check(
         lambda mb, x: mb.avg_pool(x=x, exclude_padding_from_average=True, **options),
@@ -131,6 +163,37 @@ def test_pooling_takes_the_largest_or_the_mean_of_a_window(seed: int, data: st.D
         expected=sums / counts,
         tolerance=1e-4,
     )
+
+
+@few
+@given(seed=seeds, rank=st.integers(1, 2), data=st.data())
+def test_with_ceil_mode_a_last_window_may_reach_beyond_the_end(seed: int, rank: int, data: st.DataObject) -> None:
+    """Strides no longer than windows: of longer ones coremltools declares a size that is not PyTorch's."""
+    kernel, strides, around = each(data, rank, 2, 3), each(data, rank, 1, 2), each(data, rank, 0, 1)
+    x = numbers(seed, 2, 3, *each(data, rank, 4, 7))
+    # As PyTorch does: one more window where places are left, if it does not begin behind all that is there.
+    more = []
+    for side, size, step, cells in zip(x.shape[2:], kernel, strides, around, strict=True):
+        count = -(-(side + 2 * cells - size) // step) + 1
+        count -= (count - 1) * step >= side + cells
+        more.append((cells, max((count - 1) * step + size - side - cells, 0)))
+    filled = np.pad(x, [(0, 0), (0, 0), *more], constant_values=-np.inf)
+    pad = [cells for cells in around for _ in range(2)]
+    check(
+        lambda mb, x: mb.max_pool(
+            x=x, kernel_sizes=kernel, strides=strides, pad_type="custom", pad=pad, ceil_mode=True
+        ),
+        x,
+        expected=windows(filled, kernel, strides).max(tuple(range(-rank, 0))),
+    )
+
+
+def test_means_with_ceil_mode_are_refused() -> None:
+    def body(mb: Any, x: Any) -> Any:
+        return mb.avg_pool(x=x, kernel_sizes=[2, 2], strides=[2, 2], pad_type="valid", ceil_mode=True)
+
+    with pytest.raises(ProgramError, match="of averages, ceil_mode True is not supported"):
+        interpret(body, np.ones((1, 1, 5, 5), np.float32))
 
 
 def standard(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:

@@ -90,6 +90,18 @@ def test_slices_have_steps_masks_and_indices_from_the_end(seed: int, data: st.Da
     )
 
 
+@few
+@given(seed=seeds, rank=st.integers(3, 5), data=st.data())
+def test_edges_of_the_last_two_sides_are_cropped(seed: int, rank: int, data: st.DataObject) -> None:
+    x = numbers(seed, *[2] * (rank - 2), 5, 6)
+    (top, bottom), (left, right) = each(data, 2, 0, 2), each(data, 2, 0, 2)
+    check(
+        lambda mb, x: mb.crop(x=x, crop_height=[top, bottom], crop_width=[left, right]),
+        x,
+        expected=x[..., top : 5 - bottom, left : 6 - right],
+    )
+
+
 def test_a_slice_that_runs_backwards_is_refused() -> None:
     with pytest.raises(ProgramError, match="negative stride -1 is not supported"):
         interpret(

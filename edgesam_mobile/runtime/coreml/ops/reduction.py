@@ -67,13 +67,33 @@ def cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = Fa
     return total.flip(axis) if reverse else total
 
 
+@OPS
+def topk(
+    x: Tensor,
+    k: int = 1,
+    axis: int = -1,
+    ascending: bool = False,
+    sort: bool = True,  # noqa: ARG001  any order will do where it is false
+    return_indices: bool = True,
+    output_indices_dtype: str = "int32",
+) -> tuple[Tensor, ...]:
+    if output_indices_dtype not in DTYPES:
+        raise refuse("output_indices_dtype", output_indices_dtype)
+    values, places = torch.topk(x, k, axis, largest=not ascending)
+    return (values, places.to(DTYPES[output_indices_dtype].torch)) if return_indices else (values,)
+
+
+_LARGEST = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_MEAN: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
 def _windows(
-    x: Tensor, kernel: list[int], strides: list[int] | None, pad_type: str, pad: list[int] | None, ceil_mode: bool
+    x: Tensor, kernel: list[int], strides: list[int] | None, pad_type: str, pad: list[int] | None
 ) -> tuple[list[int], list[int], list[int]]:
-    """Kernel, strides and (the same before and after) padding of a two-dimensional pooling."""
-    if x.dim() != 4 or ceil_mode:
-        raise ProgramError("only pooling over two sides without ceil_mode is supported")
-    steps = strides or [1, 1]
+    """Kernel, strides and (the same before and after) padding of a pooling."""
+    if x.dim() - 2 not in _LARGEST:
+        raise ProgramError(f"pooling over {x.dim() - 2} sides")
+    steps = strides or [1] * len(kernel)
     amounts = padding(pad_type, pad, kernel, steps)
     if any(before != after for before, after in amounts):
         raise refuse("uneven pad", amounts)
@@ -89,7 +109,8 @@ def max_pool(
     pad: list[int] | None = None,
     ceil_mode: bool = False,
 ) -> Tensor:
-    return F.max_pool2d(x, *_windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode))
+    windows = _windows(x, kernel_sizes, strides, pad_type, pad)
+    return _LARGEST[x.dim() - 2](x, *windows, ceil_mode=ceil_mode)
 
 
 @OPS
@@ -102,5 +123,9 @@ def avg_pool(
     exclude_padding_from_average: bool = False,
     ceil_mode: bool = False,
 ) -> Tensor:
-    kernel, steps, around = _windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
-    return F.avg_pool2d(x, kernel, steps, around, count_include_pad=not exclude_padding_from_average)
+    if ceil_mode:
+        raise refuse(
+            "of averages, ceil_mode", ceil_mode
+        )  # by what a window beyond the end is divided is not documented
+    windows = _windows(x, kernel_sizes, strides, pad_type, pad)
+    return _MEAN[x.dim() - 2](x, *windows, count_include_pad=not exclude_padding_from_average)

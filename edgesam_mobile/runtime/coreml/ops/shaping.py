@@ -78,6 +78,13 @@ def slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:
 
 
 @OPS
+def crop(x: Tensor, crop_height: list[int], crop_width: list[int]) -> Tensor:
+    for side, (before, after) in ((-2, crop_height), (-1, crop_width)):
+        x = x.narrow(side, before, x.shape[side] - before - after)
+    return x
+
+
+@OPS
 def concat(values: tuple[Tensor, ...], axis: int, interleave: bool = False) -> Tensor:
     if interleave:
         raise refuse("interleave", True)
