@@ -34,8 +34,7 @@ def save(path: Path, body: Body, *inputs: Array, system: str = "iOS16") -> Path:
 
     program, _ = _program(body, inputs, system, constant=False)
     target = getattr(ct.target, system)
-    with _no_collection(), redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # coremltools leaves temporary folders to the collector
+    with converting():
         model = ct.convert(
             program,
             convert_to="mlprogram",
@@ -123,10 +122,12 @@ def _visible(mb: Any, value: Any, types: Any) -> Any:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Converting collects garbage, which takes 20 times as long as the rest where torch is loaded."""
+def converting() -> Iterator[None]:
+    """Silently, and without collecting garbage, which takes 20 times as long as the rest where torch is loaded."""
     gc.freeze()
     try:
-        yield
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # coremltools leaves temporary folders to the collector
+            yield
     finally:
         gc.unfreeze()
