@@ -31,8 +31,8 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
 
     ``fp16`` and ``int8-weights`` store weights smaller and compute in floating point, ``int8-dynamic`` scales
     activations at each call, ``int8`` and ``int16x8`` by ranges measured on ``samples``. Integer arithmetic is for
-    convolutions and, but for ``int16x8``, for linear layers. Inputs and outputs stay floating point. Layers that a
-    plan leaves out compute in floating point, on weights stored in 8 bits.
+    convolutions and, in ``int8``, for linear layers. Inputs and outputs stay floating point. Layers that a plan
+    leaves out compute in floating point, on weights stored in 8 bits.
     """
     full = next(iter(targets)).with_name("full.tflite")
     inputs = dict(zip((port.name for port in graph.inputs), graph.examples(), strict=True))
@@ -47,7 +47,7 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
         if plan.calibrated and average not in ranges:
             ranges[average] = _measure(full, samples, average=average)
         _compress(full, path, graph, plan, ranges.get(average))
-        _drop_names(path)
+        _tidy(path)
     full.unlink()
     return {path: ExportReport(op_types(path)) for path in targets}
 
@@ -61,9 +61,15 @@ def _name_outputs(path: Path, names: list[str]) -> None:
     tfl_flatbuffer_utils.write_model(model, path)
 
 
-def _drop_names(path: Path) -> None:
-    """Empty the names of tensors inside: they say where in our code each comes from, a third of a megabyte."""
+def _tidy(path: Path) -> None:
+    """Let the signature lead to the graph's outputs, and empty the names of tensors inside.
+
+    Of an output that is computed on inside too, the quantiser leaves the signature at the integers before it, which
+    LiteRT's delegate does not keep. Names say where in our code each tensor comes from, a third of a megabyte.
+    """
     model: Any = tfl_flatbuffer_utils.read_model(path)
+    for said, output in zip(model.signatureDefs[0].outputs, model.subgraphs[0].outputs, strict=True):
+        said.tensorIndex = output
     for subgraph in model.subgraphs:
         outer = {*subgraph.inputs, *subgraph.outputs}
         for index, tensor in enumerate(subgraph.tensors):
@@ -121,7 +127,20 @@ def _integer(work: quantizer.Quantizer, graph: Graph) -> None:
 def _wide(work: quantizer.Quantizer, graph: Graph) -> None:
     for operation in _CONVOLUTIONS:
         work.add_static_config(_every_layer(graph), operation, activation_num_bits=16, weight_num_bits=8)
-    # Linear layers of 16 bits are a reference kernel's today, and wrong on an old runtime.
+    _float_products(work)
+
+
+def _dynamic(work: quantizer.Quantizer, _: Graph) -> None:
+    work.add_dynamic_config(".*", _OPS.ALL_SUPPORTED, 8)
+    _float_products(work)
+
+
+def _float_products(work: quantizer.Quantizer) -> None:
+    """Linear layers in floating point, on weights of 8 bits.
+
+    With a scale a channel, tflite-runtime 2.14 computes them rightly only where activations are int8 with measured
+    ranges. In other integers it loads the file and answers masks that are empty or noise.
+    """
     work.add_weight_only_config(".*", _OPS.FULLY_CONNECTED, 8)
 
 
@@ -134,7 +153,7 @@ _RECIPES: dict[str, Callable[[quantizer.Quantizer, Graph], None]] = {
     "fp16": _half_weights,
     "int8": _integer,
     "int16x8": _wide,
-    "int8-dynamic": lambda work, _: work.add_dynamic_config(".*", _OPS.ALL_SUPPORTED, 8),
+    "int8-dynamic": _dynamic,
     "int8-weights": lambda work, _: work.add_weight_only_config(".*", _OPS.ALL_SUPPORTED, 8),
 }
 

@@ -382,7 +382,7 @@ def test_half_precision_programs_of_xnnpack_answer_as_pytorch_does(real: Any, tm
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
-def test_integers_of_tflite_are_for_convolutions_and_constant_products(real: Any, tmp_path: Path) -> None:
+def test_integers_of_tflite_are_for_convolutions_and_in_int8_for_linear_layers(real: Any, tmp_path: Path) -> None:
     """Norms and attention scores stay floating point: an old runtime refuses SQRT of integers altogether."""
     from edgesam_mobile.deploy import tflite
 
@@ -395,9 +395,9 @@ def test_integers_of_tflite_are_for_convolutions_and_constant_products(real: Any
         assert {"SOFTMAX", "BATCH_MATMUL"} <= floating and floating & {"SQRT", "RSQRT"}
         computed = _computed(path)
         assert {kind for name in floating for kind in computed[name]} == {"FLOAT32"}
-        # Scaled at each call, what goes in stays floating point, and the weights alone are integers.
-        integers = {"fp32": set(), "int8": {"INT8"}, "int16x8": {"INT8", "INT16"}, "int8-dynamic": {"INT8"}}
-        assert computed["FULLY_CONNECTED"] - {"FLOAT32", "INT32", "INT64"} == integers[path.stem]
+        # Of other integers than int8 with measured ranges, an old runtime makes empty masks, or noise.
+        integers = {"INT8"} if path.stem == "int8" else set()
+        assert computed["FULLY_CONNECTED"] - {"FLOAT32", "INT32", "INT64"} == integers
         found = _run("tflite", decoder, path, report, prompts[0])
         assert cosine(found, expected) > (0.99999 if path.stem == "fp32" else 0.95)
         assert path.stem == "fp32" or path.stat().st_size < 0.5 * (tmp_path / "fp32.tflite").stat().st_size

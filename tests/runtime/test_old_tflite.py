@@ -89,3 +89,42 @@ def test_a_model_answers_as_on_the_runtime_of_today_and_damage_is_one_line(tmp_p
     path.write_bytes(b"no model" * 100)
     with pytest.raises(PackageError, match=r"tflite-runtime 2\.14 cannot load"):
         open_session(path, record, "old-tflite", SessionOptions(threads=1))
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")  # the quantiser's own
+def test_what_is_compressed_of_the_bundled_weights_loads_there_and_gives_the_same_masks(tmp_path: Path) -> None:
+    """That it loads is not enough: linear layers in integers did so, and gave empty masks."""
+    from edgesam_mobile.deploy import tflite
+    from edgesam_mobile.deploy.calibration import graph_inputs
+    from edgesam_mobile.deploy.decoder import decoder_graph
+    from edgesam_mobile.deploy.encoder import encoder_graph
+    from edgesam_mobile.deploy.formats import FORMATS
+    from edgesam_mobile.deploy.precision import Plan
+    from edgesam_mobile.deploy.worker import describe
+    from edgesam_mobile.evaluate.calibration import calibration_set
+    from edgesam_mobile.evaluate.metrics import mask_iou
+    from edgesam_mobile.model.load import load_model
+
+    form, model = FORMATS["tflite"], load_model("edge-sam-open", upsample="bilinear", image_size=256)
+    encoder = encoder_graph(model, channels_last=True)
+    decoder = decoder_graph(model, score="iou", channels_last=True)  # as of MobileSAM: a linear layer's own answer
+    calibration, _ = calibration_set("generated:1", 1)
+    plain = {name: Plan(name) for name in ("fp32", *form.compressed)}
+    answers: dict[tuple[str, str], dict[str, Any]] = {}
+    for graph in (encoder, decoder):
+        plans = {**plain, "recommended": form.recommendation(graph.name, model.architecture)}
+        samples = graph_inputs(graph, encoder, calibration)[:1]
+        given = {name: tensor.numpy() for name, tensor in samples[0].items()}
+        files = {tmp_path / f"{graph.name}-{name}.tflite": plan for name, plan in plans.items()}
+        for name, (path, report) in zip(plans, tflite.export(graph, files, samples).items(), strict=True):
+            record = GraphRecord(file=RECORD.file, op_types=report.op_types, **describe(graph, report.dtypes))
+            for runtime in ("tflite", "old-tflite"):
+                session = open_session(path, record, runtime, SessionOptions(threads=1))
+                answers[name, runtime] = session.run({**given, **answers.get((name, runtime), {})})
+    assert {answer["scores"].dtype.name for answer in answers.values()} == {"float32"}
+    masks = {key: np.asarray(answer["masks"]) > 0 for key, answer in answers.items()}
+    assert masks["fp32", "tflite"].any()
+    for (name, runtime), mask in masks.items():
+        assert mask_iou(mask, masks["fp32", "tflite"]) > 0.9, (name, runtime)
