@@ -54,11 +54,13 @@ def bench(
             "can be repeated."
         ),
     ] = ["host"],  # noqa: B006
-    launches: Annotated[int, typer.Option(help="Processes for each case.")] = 5,
+    launches: Annotated[int, typer.Option(help="Processes for each case that is timed.")] = 5,
     threads: Annotated[list[int] | None, typer.Option(help="Threads; can be repeated. All by default.")] = None,
     seconds: Annotated[float, typer.Option(help="Measured seconds in each process, after the warm-up.")] = 5.0,
     only: Annotated[list[str] | None, typer.Option(help="Id of a case to run; can be repeated.")] = None,
-    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="Leave the baselines out.")] = False,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Leave the baselines out, and so what is interpreted.")
+    ] = False,
     weights: Annotated[str | None, typer.Option(help="The weights the package was built from, if not found.")] = None,
     image: Annotated[Path | None, typer.Option(help="Picture to segment; a built-in one by default.")] = None,
     samples: Annotated[Path | None, typer.Option(help="JSON file to write every raw sample to.")] = None,
