@@ -137,7 +137,9 @@ _TFLITE = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
+        "decoder": Plan(
+            "int8-weights", reason="what its integers cost depends on the prompts that it is calibrated with"
+        ),
     },
     sensitive={"edge-sam": _EDGE_SAM, "mobile-sam": _MORE_OF_MOBILE_SAM},
     leaves_out=("int8", "int16x8", "int8-dynamic"),
@@ -157,7 +159,9 @@ _EXECUTORCH_XNNPACK = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": Plan("int8-dynamic", reason="calibrated ranges cost masks of small objects"),
+        "decoder": Plan(
+            "int8-dynamic", reason="what measured ranges cost depends on the prompts that it is calibrated with"
+        ),
     },
     sensitive={"mobile-sam": _MOBILE_SAM},  # floating point takes four times the bytes here
     leaves_out=("int8", "int8-dynamic"),
@@ -177,7 +181,9 @@ _ONNX = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": Plan("int8-weights", reason="integer arithmetic moves its masks"),
+        "decoder": Plan(
+            "int8-weights", reason="what its integers cost depends on the prompts that it is calibrated with"
+        ),
     },
     sensitive={
         "edge-sam": _EDGE_SAM,

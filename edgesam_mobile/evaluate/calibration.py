@@ -13,12 +13,12 @@ from edgesam_mobile.evaluate.accuracy import usable_objects
 from edgesam_mobile.evaluate.data.masks import mask_point
 from edgesam_mobile.evaluate.data.open import open_source
 from edgesam_mobile.evaluate.data.samples import CorruptSample, Sample
-from edgesam_mobile.evaluate.probes import PROBES, builtin_pictures
+from edgesam_mobile.evaluate.probes import PROBES, Probe, builtin_pictures
 from edgesam_mobile.picture import read_picture
 
 BUILTIN = "built-in pictures"
 RANDOM = "random"
-_OBJECTS = 3  # of a picture, each prompted by its box and by its centre
+_OBJECTS = 3  # of a picture, from the largest to the smallest, each prompted by its box and by its centre
 # Shares of the built-in pictures that count as pictures of their own: whole, and closer to parts of it.
 _CROPS = (
     (0.0, 0.0, 1.0, 1.0),
@@ -26,6 +26,11 @@ _CROPS = (
     (0.3, 0.3, 1.0, 1.0),
     (0.25, 0.25, 0.75, 0.75),
     (0.4, 0.0, 1.0, 0.6),
+)
+# Without them, ranges of a decoder are those of objects that fill the picture.
+_SMALL_BOXES = tuple(
+    Probe("small box", box=(x, y, x + side, y + side))
+    for x, y, side in ((0.1, 0.2, 0.02), (0.45, 0.5, 0.04), (0.8, 0.3, 0.06), (0.3, 0.75, 0.1), (0.6, 0.6, 0.2))
 )
 
 
@@ -75,11 +80,11 @@ def _spread(total: int, count: int) -> list[int]:
 
 def _prompts(sample: Sample, image: NDArray[np.uint8]) -> tuple[tuple[Points, Points], ...]:
     size = image.shape[:2]
-    largest = sorted(usable_objects(sample, size)[0], key=lambda target: -target.instance.area)[:_OBJECTS]
-    if not largest:
+    by_area = sorted(usable_objects(sample, size)[0], key=lambda target: -target.instance.area)
+    if not by_area:
         return probes(image)
     prompts = []
-    for target in largest:
+    for target in (by_area[place] for place in _spread(len(by_area), _OBJECTS)):
         prompts.append((target.box.reshape(2, 2).astype(np.float32), np.array([2, 3], np.float32)))
         centre = np.array([mask_point(target.instance.mask(size))], np.float32)
         prompts.append((centre, np.array([1], np.float32)))
@@ -87,10 +92,10 @@ def _prompts(sample: Sample, image: NDArray[np.uint8]) -> tuple[tuple[Points, Po
 
 
 def probes(image: NDArray[np.uint8]) -> tuple[tuple[Points, Points], ...]:
-    """The prompts that artefacts are verified with, in pixels of a picture."""
+    """The prompts that artefacts are verified with, and boxes of small objects, in pixels of a picture."""
     scale = np.array([image.shape[1], image.shape[0]], np.float32)
     prompts = []
-    for probe in PROBES:
+    for probe in (*PROBES, *_SMALL_BOXES):
         corners = np.reshape(probe.box, (2, 2)) if probe.box else np.zeros((0, 2))
         places = np.array([*((x, y) for x, y, _ in probe.points), *corners], np.float32)
         labels = [*(label for _, _, label in probe.points), *([2, 3] if probe.box else [])]

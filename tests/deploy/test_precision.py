@@ -204,6 +204,17 @@ def test_one_picture_is_warned_of_and_none_refused(tmp_path: Path) -> None:
         calibration_set("random:many", 8)
 
 
+@pytest.mark.parametrize("spec", [None, "random:1", "generated:4"])
+def test_decoders_are_calibrated_on_small_objects_too(spec: str | None) -> None:
+    """On large ones alone, integers of the decoder cost 25 points of small objects' masks."""
+    for view in calibration_set(spec, 4)[0].views:
+        areas = [
+            float(np.ptp(xy[:, 0]) * np.ptp(xy[:, 1])) for xy, labels in view.prompts if labels.tolist() == [2, 3]
+        ]
+        whole = view.image.shape[0] * view.image.shape[1]
+        assert min(areas) < 0.05 * whole and max(areas) > 4 * min(areas)
+
+
 def test_damaged_pictures_are_left_out_of_the_calibration_and_named(tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes(b"no picture")
     with pytest.raises(PictureError, match=r"no picture of images:.* can be read"):
