@@ -173,8 +173,8 @@ def finite_answers(
         for number, sample in enumerate(samples, start=1):
             with watch:
                 answers.append(graph.module(*sample.values()))
-            if watch.found:
-                raise WeightsError(f"{watch.found[0]} sample {number} with {watch.found[1]}", hint=watch.found[2])
+            if found := watch.found or watch.pending:
+                raise WeightsError(f"{found[0]} sample {number} with {found[1]}", hint=found[2])
     finally:
         watch.close()
     return answers
@@ -185,11 +185,13 @@ class _Watch(TorchFunctionMode):
 
     Attributes:
         found: the first that is beyond ``dtype``: who, what, and what can be done.
+        pending: what the last operation made of it, unless it is clamped next: infinity clamps alike.
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype) -> None:
         super().__init__()
         self.found: tuple[str, str, str] | None = None
+        self.pending: tuple[str, str, str] | None = None
         self._graph, self._most = graph.name, torch.finfo(dtype).max
         self._inside: list[str] = []  # the layers that are at work, the innermost last
         self._hooks = []
@@ -209,6 +211,9 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         answer = function(*args, **(kwargs or {}))
+        if self.pending and function is not Tensor.clamp:
+            self.found = self.found or self.pending
+        self.pending = None
         for tensor in answer if isinstance(answer, tuple) else (answer,):
             if self.found is None and isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel():
                 self._look(max(map(abs, map(float, tensor.aminmax()))))
@@ -219,6 +224,6 @@ class _Watch(TorchFunctionMode):
             return
         who = f"{self._inside[-1]} of the {self._graph} answers"
         if math.isfinite(largest):
-            self.found = who, f"{largest:.6g}, more than half precision holds", "build it with --precision fp32"
+            self.pending = who, f"{largest:.6g}, more than half precision holds", "build it with --precision fp32"
         else:
             self.found = who, "NaN or infinity", "check the weights with `edgesam-mobile eval`"

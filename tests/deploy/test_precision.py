@@ -152,6 +152,19 @@ class Squares(nn.Module):
         return ((image * 300).pow(2).mean().sqrt(),)
 
 
+class Ramp(nn.Module):
+    """A steep one, as the decoder's score has it."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return ((image * 1e5).clamp(0.0, 1.0),)
+
+
+def test_what_is_clamped_at_once_may_overflow(graph: Graph) -> None:
+    ramp = Graph("decoder", Ramp(), graph.inputs, graph.outputs)
+    ((answer,),) = finite_answers(ramp, [{"image": torch.ones(2)}], torch.float16)
+    assert answer.tolist() == (torch.ones(2).half() * 1e5).clamp(0.0, 1.0).tolist() == [1, 1]
+
+
 def test_operations_between_layers_are_looked_at_too(graph: Graph) -> None:
     squares = Graph("encoder", nn.Sequential(Squares()), graph.inputs, graph.outputs)
     ((answer,),) = finite_answers(squares, [{"image": torch.ones(2)}])
