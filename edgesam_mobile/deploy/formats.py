@@ -125,6 +125,7 @@ _EXECUTORCH_COREML = Format(
     minimum_os="iOS 16",
     newer_os={"int8": "iOS 17"},
 )
+_DECODER = Plan("int8-weights", reason="what its integers cost depends on the prompts that it is calibrated with")
 _TFLITE = Format(
     name="tflite",
     exporter="tflite",
@@ -137,9 +138,7 @@ _TFLITE = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": Plan(
-            "int8-weights", reason="what its integers cost depends on the prompts that it is calibrated with"
-        ),
+        "decoder": _DECODER,
     },
     sensitive={"edge-sam": _EDGE_SAM, "mobile-sam": _MORE_OF_MOBILE_SAM},
     leaves_out=("int8", "int16x8", "int8-dynamic"),
@@ -181,9 +180,7 @@ _ONNX = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": Plan(
-            "int8-weights", reason="what its integers cost depends on the prompts that it is calibrated with"
-        ),
+        "decoder": _DECODER,
     },
     sensitive={
         "edge-sam": _EDGE_SAM,

@@ -120,14 +120,19 @@ def _half_weights(work: quantizer.Quantizer, _: Graph) -> None:
 
 
 def _integer(work: quantizer.Quantizer, graph: Graph) -> None:
-    for operation in (*_CONVOLUTIONS, _OPS.FULLY_CONNECTED):
-        work.add_static_config(_every_layer(graph), operation, activation_num_bits=8, weight_num_bits=8)
+    _static(work, graph, (*_CONVOLUTIONS, _OPS.FULLY_CONNECTED), 8)
 
 
 def _wide(work: quantizer.Quantizer, graph: Graph) -> None:
-    for operation in _CONVOLUTIONS:
-        work.add_static_config(_every_layer(graph), operation, activation_num_bits=16, weight_num_bits=8)
+    _static(work, graph, _CONVOLUTIONS, 16)
     _float_products(work)
+
+
+def _static(work: quantizer.Quantizer, graph: Graph, operations: Sequence[Any], bits: int) -> None:
+    # Not the products of prompts' labels: an error of 1 in 32767 there is one of 0.3 in an attention's score.
+    layers = "|".join(scope_pattern(graph.module, name) for name in layer_names(graph))
+    for operation in operations:
+        work.add_static_config(layers, operation, activation_num_bits=bits, weight_num_bits=8)
 
 
 def _dynamic(work: quantizer.Quantizer, _: Graph) -> None:
@@ -142,11 +147,6 @@ def _float_products(work: quantizer.Quantizer) -> None:
     ranges. In other integers it loads the file and answers masks that are empty or noise.
     """
     work.add_weight_only_config(".*", _OPS.FULLY_CONNECTED, 8)
-
-
-def _every_layer(graph: Graph) -> str:
-    """Not the products of prompts' labels: an error of 1 in 32767 there is one of 0.3 in an attention's score."""
-    return "|".join(scope_pattern(graph.module, name) for name in layer_names(graph))
 
 
 _RECIPES: dict[str, Callable[[quantizer.Quantizer, Graph], None]] = {

@@ -223,20 +223,21 @@ def search(
             f"{count} left out": Plan(precision, tuple(worst[:count]), instead=instead if count else "")
             for count in counts
         }
-        return dict(
-            zip(counts, _measured(masks, plans, [len(groups) + c for c in counts], journal, report), strict=True)
-        )
+        numbers = [len(groups) + count for count in counts]
+        return dict(zip(counts, _measured(masks, plans, numbers, journal, report), strict=True))
+
+    def kept(candidate: Candidate) -> bool:
+        return 100 * candidate.damage <= budget
 
     found = leave_out(_counts(groups))
-    enough = next((n for n, c in found.items() if 100 * c.damage <= budget), len(groups))
+    enough = next((n for n, c in found.items() if kept(c)), len(groups))
     few = max((n for n in found if n < enough), default=enough)
     while enough - few > 1:
         middle = (few + enough) // 2
         found |= leave_out([middle])
-        few, enough = (few, middle) if 100 * found[middle].damage <= budget else (middle, enough)
+        few, enough = (few, middle) if kept(found[middle]) else (middle, enough)
     tried = [found[count] for count in sorted(found)]
-    allowed = [c for c in tried if 100 * c.damage <= budget]
-    chosen = min(allowed, key=lambda c: c.cost(objective), default=None)
+    chosen = min(filter(kept, tried), key=lambda c: c.cost(objective), default=None)
     if chosen is not None:
         reason = f"{100 * chosen.damage:.2f} points of mask IoU lost in calibration, within {budget:g}"
         chosen = replace(chosen, plan=replace(chosen.plan, reason=reason))

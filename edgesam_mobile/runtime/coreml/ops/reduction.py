@@ -123,9 +123,7 @@ def avg_pool(
     exclude_padding_from_average: bool = False,
     ceil_mode: bool = False,
 ) -> Tensor:
-    if ceil_mode:
-        raise refuse(
-            "of averages, ceil_mode", ceil_mode
-        )  # by what a window beyond the end is divided is not documented
+    if ceil_mode:  # by what a window beyond the end is divided is not documented
+        raise refuse("of averages, ceil_mode", ceil_mode)
     windows = _windows(x, kernel_sizes, strides, pad_type, pad)
     return _MEAN[x.dim() - 2](x, *windows, count_include_pad=not exclude_padding_from_average)
