@@ -27,7 +27,7 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     The encoder takes an RGB image (a ``CVPixelBuffer``). All but ``fp32`` compute in half precision, and their
     embedding and masks are half precision, so that nothing is converted between encoder and decoder. ``int8-weights``
     and palettes compress what is stored; ``int8`` also computes convolutions and linear layers in integers, by ranges
-    measured on ``samples``; ``palette4-fitted`` chooses values by them. Layers that a plan leaves out are stored and
+    measured on ``samples``; fitted palettes choose values by them. Layers that a plan leaves out are stored and
     computed in half precision.
     """
     plain = torch.export.export(graph.module, graph.examples(), strict=False)
@@ -36,9 +36,9 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
         program, fitted = plain, dict[str, Palette]()
         if plan.precision == "int8":
             program = _marked(graph, plan, samples)
-        elif plan.precision == "palette4-fitted":
+        elif fit := _FITTED.get(plan.precision):
             module = copy.deepcopy(graph.module)
-            fitted = fit_palettes(module, samples, bits=4, group=_GROUP, finer=_FINER, left_out=plan.left_out)
+            fitted = fit(module, samples, left_out=plan.left_out)
             program = torch.export.export(module, graph.examples(), strict=False)
         reports[path] = _convert(graph, program.run_decompositions({}), plan, fitted, path)
     return reports
@@ -89,7 +89,7 @@ def _stored_as_palettes(model: Any, fitted: Mapping[str, Palette]) -> Any:
         name: cto.OpPalettizerConfig(
             mode="custom",
             lut_function=partial(_values_and_indices, 2**palette.bits),
-            granularity="per_grouped_channel",
+            granularity=_GRANULARITY[palette.grouped],
             group_size=palette.channels,
             weight_threshold=_SMALLEST,
         )
@@ -129,12 +129,11 @@ def _linear(model: Any, left_out: Mapping[str, None]) -> Any:
 
 
 def _palette(bits: int, group: int, model: Any, left_out: Mapping[str, None]) -> Any:
-    granularity = "per_grouped_channel" if group else "per_tensor"
     config = cto.OpPalettizerConfig(
         # The clusters of 256 values are found fast enough only where they are evenly spaced.
         mode="kmeans" if bits < 8 else "uniform",
         nbits=bits,
-        granularity=granularity,
+        granularity=_GRANULARITY[group > 0],
         group_size=group,
         num_kmeans_workers=1,
         weight_threshold=_SMALLEST,
@@ -143,6 +142,7 @@ def _palette(bits: int, group: int, model: Any, left_out: Mapping[str, None]) ->
 
 
 _SMALLEST = 1024  # weights of fewer numbers stay as they are
+_GRANULARITY = {False: "per_tensor", True: "per_grouped_channel"}
 _GROUP = 16  # channels that share a palette
 # Of a decoder: fitted to 16 values, these cost 6 of the 8 points of agreement that all layers together cost.
 _FINER = (
@@ -152,14 +152,22 @@ _FINER = (
     "up1",
     "up2",
 )
-_TARGETS = {"int8": ct.target.iOS17, "palette4-grouped": ct.target.iOS18, "palette4-fitted": ct.target.iOS18}
+_FITTED = {
+    "palette6-fitted": partial(fit_palettes, bits=6, group=0),
+    "palette4-fitted": partial(fit_palettes, bits=4, group=_GROUP, finer=_FINER),
+}
+_TARGETS = {
+    "int8": ct.target.iOS17,
+    **dict.fromkeys(("palette6-grouped", "palette4-grouped", "palette4-fitted"), ct.target.iOS18),
+}
 _COMPRESSORS: dict[str, Callable[[Any, Mapping[str, None]], Any]] = {
     "int8-weights": _linear,
     "palette8": partial(_palette, 8, 0),
     "palette6": partial(_palette, 6, 0),
+    "palette6-grouped": partial(_palette, 6, _GROUP),
     "palette4": partial(_palette, 4, 0),
     "palette4-grouped": partial(_palette, 4, _GROUP),
-    "palette4-fitted": _linear,  # of what fitting did not take
+    **dict.fromkeys(_FITTED, _linear),  # of what fitting did not take
 }
 _NUMPY = {"float16": np.float16, "float32": np.float32}
 

@@ -26,10 +26,10 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     ``int8-weights`` stores weights in 8 bits: all of them, since this backend cannot leave any out. ``int8`` also
     computes convolutions and linear layers in integers, by ranges measured on ``samples``, from iOS 17 on.
     """
-    plain = torch.export.export(graph.module, graph.examples(), strict=False)
     reports = {}
     for path, plan in targets.items():
-        program = marked_program(graph, plan, samples) if plan.calibrated else plain
+        # Lowering takes a program's buffers away: each precision needs one of its own.
+        program = _program(graph, plan, samples)
         specs = CoreMLBackend.generate_compile_specs(
             minimum_deployment_target=ct.target.iOS17 if plan.calibrated else ct.target.iOS16,
             compute_precision=ct.precision.FLOAT16,
@@ -37,3 +37,9 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
         )
         reports[path] = lower(program, [CoreMLPartitioner(compile_specs=specs)], path)
     return reports
+
+
+def _program(graph: Graph, plan: Plan, samples: Sequence[Sample]) -> torch.export.ExportedProgram:
+    if plan.calibrated:
+        return marked_program(graph, plan, samples)
+    return torch.export.export(graph.module, graph.examples(), strict=False)

@@ -92,7 +92,8 @@ _SMALL_WEIGHTS = {
     for part in ("encoder", "decoder", "proposals")
 }
 _COREML_COMPRESSED = (
-    "int8-weights", "palette8", "palette6", "palette4", "palette4-grouped", "palette4-fitted", "int8"
+    "int8-weights", "palette8", "palette6", "palette6-grouped", "palette6-fitted", "palette4", "palette4-grouped",
+    "palette4-fitted", "int8",
 )  # fmt: skip
 _COREML = Format(
     name="coreml",
@@ -108,7 +109,10 @@ _COREML = Format(
     leaves_out=_COREML_COMPRESSED,
     instead=("int8-weights", "palette8", "palette6"),
     minimum_os="iOS 16",
-    newer_os={"int8": "iOS 17", "palette4-grouped": "iOS 18", "palette4-fitted": "iOS 18"},
+    newer_os={
+        "int8": "iOS 17",
+        **dict.fromkeys(("palette6-grouped", "palette4-grouped", "palette4-fitted"), "iOS 18"),
+    },
 )
 _EXECUTORCH_COREML = Format(
     name="executorch-coreml",

@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from coremltools._deps import kmeans1d  # as published it takes no weights
 from torch import Tensor, nn
 
 from edgesam_mobile.deploy.calibration import Sample
@@ -21,15 +23,18 @@ from edgesam_mobile.deploy.layers import within
 _SMALLEST = 4096  # layers of fewer weights, and depth-wise ones, are worth no palette
 _ROWS = 4096  # inputs of a layer that count, for each sample
 _DAMPING = 0.01  # of the mean variance, so that inputs that hardly vary do not run away
-_STEPS = 25  # of Lloyd's algorithm
 _BLOCK = 64  # columns between two updates of all that follow
 
 
 class Palette(NamedTuple):
-    """What a layer's weights became: ``2**bits`` values for each ``channels`` output channels."""
+    """What a layer's weights became: ``2**bits`` values for each ``channels`` output channels.
+
+    ``grouped`` says whether that is less than all of them.
+    """
 
     channels: int
     bits: int
+    grouped: bool
 
 
 def fit_palettes(
@@ -45,7 +50,7 @@ def fit_palettes(
 
     Args:
         module: changed in place; takes each sample's tensors in order.
-        group: output channels that share a palette; fewer where they do not divide a layer's.
+        group: output channels that share a palette, fewer where they do not divide a layer's; 0 is all of a layer's.
         finer: layers or groups of layers that get four times as many values.
         left_out: those that stay as they are.
 
@@ -58,8 +63,9 @@ def fit_palettes(
         for name, moment in _second_moments(module, layers, samples).items():
             weight = layers[name].weight
             rows = weight.flatten(1).float()
-            channels = max(size for size in range(1, group + 1) if len(rows) % size == 0)
-            palettes[name] = Palette(channels, bits + 2 if within(name, finer) else bits)
+            most = group or len(rows)
+            channels = max(size for size in range(1, most + 1) if len(rows) % size == 0)
+            palettes[name] = Palette(channels, bits + 2 if within(name, finer) else bits, channels < len(rows))
             weight.copy_(_rounded(rows, moment, palettes[name]).reshape(weight.shape))
     return palettes
 
@@ -131,17 +137,15 @@ def _factor(moment: Tensor) -> Tensor:
 
 
 def _centroids(values: Tensor, importance: Tensor, count: int) -> Tensor:
-    """``count`` values for each row by Lloyd's algorithm in one dimension, rounded to half precision."""
-    values, order = values.sort(dim=1)
-    importance = importance.gather(1, order)
-    low, high = values[:, :1], values[:, -1:]
-    centroids = low + (high - low) * (torch.arange(count) + 0.5) / count
-    for _ in range(_STEPS):
-        members = _cells(values, centroids)
-        total = torch.zeros_like(centroids).scatter_add_(1, members, importance)
-        summed = torch.zeros_like(centroids).scatter_add_(1, members, importance * values)
-        centroids = torch.where(total > 0, summed / total.clamp_min(1e-30), centroids).sort(dim=1).values
-    return centroids.half().float()
+    """For each row the ``count`` values, in order, that its values are nearest to; exact in half precision."""
+    return torch.stack([_row_centroids(*row, count) for row in zip(values, importance, strict=True)])
+
+
+def _row_centroids(values: Tensor, importance: Tensor, count: int) -> Tensor:
+    different, place = np.unique(values.half().float().numpy(), return_inverse=True)
+    weights = np.bincount(place, importance.double().numpy())
+    found = sorted(kmeans1d.cluster(different.tolist(), count, weights=weights.tolist()).centroids)
+    return torch.tensor([*found, *found[-1:] * (count - len(found))]).half().float()
 
 
 def _nearest(values: Tensor, palettes: Tensor) -> Tensor:

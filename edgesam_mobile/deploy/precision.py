@@ -34,9 +34,11 @@ PRECISIONS = {
         Precision("int8-weights", "int8, a scale a channel", "float"),
         Precision("palette8", "one of 256 values a tensor", "float"),
         Precision("palette6", "one of 64 values a tensor", "float"),
+        Precision("palette6-grouped", "one of 64 values a group of channels", "float"),
+        Precision("palette6-fitted", "one of 64 values a tensor, fitted to inputs", "float", calibrated=True),
         Precision("palette4", "one of 16 values a tensor", "float"),
         Precision("palette4-grouped", "one of 16 values a group of channels", "float"),
-        Precision("palette4-fitted", "likewise (attention: 64), fitted to inputs", "float", calibrated=True),
+        Precision("palette4-fitted", "likewise (decoder's attention: 64), fitted to inputs", "float", calibrated=True),
     )
 }
 RECOMMENDED = "recommended"  # asks each format for what was measured to suit its encoder and its decoder

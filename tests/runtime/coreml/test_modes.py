@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,15 @@ import torch
 from mil_damage import change, function, operation
 from mil_programs import interpret, save
 
+from edgesam_mobile.deploy.calibration import Sample, graph_inputs
+from edgesam_mobile.deploy.decoder import decoder_graph
+from edgesam_mobile.deploy.encoder import encoder_graph
+from edgesam_mobile.deploy.ports import Graph
+from edgesam_mobile.deploy.precision import Plan
+from edgesam_mobile.evaluate.calibration import calibration_set
+from edgesam_mobile.model.load import load_model
+from edgesam_mobile.model.standin import untrained_model
+from edgesam_mobile.package.manifest import read_manifest
 from edgesam_mobile.runtime.coreml.interpreter import Interpreter
 from edgesam_mobile.runtime.coreml.program import read_program
 from edgesam_mobile.runtime.coreml.types import ProgramError
@@ -85,18 +96,21 @@ def test_what_is_given_in_half_precision_is_rounded_as_on_a_device_or_not_at_all
     assert torch.equal(device, given["x0"].half().float())
 
 
+def assert_near(interpreter: Interpreter, graph: Graph, samples: Iterable[Sample]) -> None:
+    """Every output within 1e-4 of the largest number in PyTorch's."""
+    for sample in samples:
+        with torch.inference_mode():
+            found, answers = interpreter.run(sample), graph.module(*sample.values())
+        for port, expected in zip(graph.outputs, answers, strict=True):
+            assert (found[port.name] - expected).abs().max() <= 1e-4 * expected.abs().max(), port.name
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:Implicitly cleaning up:ResourceWarning"
 )  # coremltools leaves that to the collector
 def test_exact_arithmetic_is_pytorch_s_on_both_graphs_of_the_smallest_student(tmp_path: Path) -> None:
     from edgesam_mobile.deploy import coreml
-    from edgesam_mobile.deploy.calibration import graph_inputs
-    from edgesam_mobile.deploy.decoder import decoder_graph
-    from edgesam_mobile.deploy.encoder import encoder_graph
-    from edgesam_mobile.deploy.precision import Plan
-    from edgesam_mobile.evaluate.calibration import calibration_set
-    from edgesam_mobile.model.standin import untrained_model
 
     model = untrained_model("edge-sam-tiny", upsample="bilinear", image_size=256)
     encoder, decoder = encoder_graph(model), decoder_graph(model, score="iou")  # stability is 0 of such masks
@@ -104,9 +118,21 @@ def test_exact_arithmetic_is_pytorch_s_on_both_graphs_of_the_smallest_student(tm
     for graph in (encoder, decoder):
         path = tmp_path / f"{graph.name}.mlpackage"
         coreml.export(graph, {path: Plan("fp32")}, [])
-        interpreter = Interpreter(read_program(path))
-        for sample in graph_inputs(graph, encoder, calibration):
-            found = interpreter.run(sample)
-            for port, expected in zip(graph.outputs, graph.module(*sample.values()), strict=True):
-                assert (found[port.name] - expected).abs().max() < 1e-4 * expected.abs().max(), port.name
+        assert_near(Interpreter(read_program(path)), graph, graph_inputs(graph, encoder, calibration))
     gc.collect()  # what coremltools leaves to it would warn in another test
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobile-sam", "edge-sam"])
+def test_exact_arithmetic_is_pytorch_s_on_the_whole_programs(name: str, request: pytest.FixtureRequest) -> None:
+    """At 1024 pixels: of the real MobileSAM, and of the untrained EdgeSAM."""
+    package: Path = request.getfixturevalue(f"{name.replace('-', '_')}_package")
+    weights = request.getfixturevalue("mobile_sam_path" if name == "mobile-sam" else "standin_file")
+    model = load_model(weights, upsample=read_manifest(package).upsample)
+    encoder = encoder_graph(model)
+    calibration, _ = calibration_set(None, 1)
+    one = replace(calibration, views=(replace(calibration.views[0], prompts=calibration.views[0].prompts[:6]),))
+    artefact = read_manifest(package).artifact("coreml-fp32")
+    for graph in (encoder, decoder_graph(model)):
+        program = read_program(package / artefact.graphs()[graph.name].file.path)
+        assert_near(Interpreter(program), graph, graph_inputs(graph, encoder, one))
