@@ -1,5 +1,5 @@
-"""How long the Core ML interpreter takes on this machine, in turns with PyTorch: ``python benchmarks/interpreter.py out``,
-a package with Core ML artefacts. Prints Markdown. Nothing here tells how long a phone takes.
+"""How long the Core ML interpreter takes on this machine, in turns with PyTorch: ``python benchmarks/interpreter.py
+out``, a package with Core ML artefacts. Prints Markdown. Nothing here tells how long a phone takes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import torch
 
@@ -40,19 +41,26 @@ def main() -> None:
     decoder = decoder_graph(
         model, slots=slots, prompts=prompts, mask_input=prompt.mask_input, score=manifest.mask.score
     )
-    print(f"{manifest.weights.name} at {manifest.picture.size} pixels, {chosen.threads} threads, {chosen.rounds} rounds\n")
-    print("| artefact | graph | arithmetic | load s | interpreter s | PyTorch s | times PyTorch's |\n" + "| -- " * 7 + "|")
+    print(f"{manifest.weights.name} at {manifest.picture.size} pixels, {chosen.threads} threads\n")
+    line("artefact", "graph", "arithmetic", "load s", "interpreter s", "PyTorch s", "times PyTorch's")
+    line(*["--"] * 7)
     for graph in (encoder, decoder):
         sample = graph_inputs(graph, encoder, calibration)[0]
         for artefact in manifest.artifacts:
             if artefact.format == "coreml":
                 path = chosen.package / artefact.graphs()[graph.name].file.path
-                for mode in ("exact", "device-like"):
-                    print(f"| {artefact.id} | {graph.name} | {mode} | {row(graph, path, mode, sample, chosen.rounds)} |")
+                for mode in get_args(Mode):
+                    line(artefact.id, graph.name, mode, *times(graph, path, mode, sample, chosen.rounds))
 
 
-def row(graph: Graph, path: Path, mode: Mode, sample: Sample, rounds: int) -> str:
-    """Medians of one program and of PyTorch's graph, and of their ratio, in turns."""
+def line(*cells: str) -> None:
+    """Print a row of Markdown."""
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def times(graph: Graph, path: Path, mode: Mode, sample: Sample, rounds: int) -> list[str]:
+    """Loading, medians of a program's and of PyTorch's runs, taken in turns, and of their ratio."""
+    Interpreter(read_program(path))  # for what is imported on the way, and for the page cache
     opened: list[Interpreter] = []
     load = seconds(lambda: opened.append(Interpreter(read_program(path), mode=mode)))
     (interpreter,) = opened
@@ -63,7 +71,7 @@ def row(graph: Graph, path: Path, mode: Mode, sample: Sample, rounds: int) -> st
             found.append((ours, seconds(lambda: graph.module(*sample.values()))))
     mine, theirs = ([pair[which] for pair in found[1:]] for which in (0, 1))
     ratio = median(a / b for a, b in found[1:])
-    return f"{load:.2f} | {median(mine):.3f} | {median(theirs):.3f} | {ratio:.2f}"
+    return [f"{load:.2f}", f"{median(mine):.3f}", f"{median(theirs):.3f}", f"{ratio:.2f}"]
 
 
 def seconds(call: Callable[[], object]) -> float:

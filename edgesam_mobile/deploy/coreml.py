@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from edgesam_mobile.deploy.calibration import Sample
-from edgesam_mobile.deploy.palettes import Palette, fit_palettes
+from edgesam_mobile.deploy.palettes import Palette, cells, centroids, fit_palettes
 from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
@@ -100,6 +100,13 @@ def _stored_as_palettes(model: Any, fitted: Mapping[str, Palette]) -> Any:
     return cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=configs))
 
 
+def _clustered(count: int, weights: Any) -> tuple[Any, Any]:
+    """The best ``count`` values for a group's weights, and which of them each weight becomes."""
+    row = torch.from_numpy(weights.astype(np.float32)).reshape(1, -1)
+    values = centroids(row, torch.ones_like(row), count)
+    return values[0].numpy().astype(weights.dtype), cells(row, values)[0].numpy()
+
+
 def _values_and_indices(count: int, weights: Any) -> tuple[Any, Any]:
     """The values that a group's weights have, ``count`` at most, and which of them each weight is.
 
@@ -130,12 +137,10 @@ def _linear(model: Any, left_out: Mapping[str, None]) -> Any:
 
 def _palette(bits: int, group: int, model: Any, left_out: Mapping[str, None]) -> Any:
     config = cto.OpPalettizerConfig(
-        # The clusters of 256 values are found fast enough only where they are evenly spaced.
-        mode="kmeans" if bits < 8 else "uniform",
-        nbits=bits,
+        mode="custom",  # its own clusters of 256 values take long unless they are evenly spaced
+        lut_function=partial(_clustered, 2**bits),
         granularity=_GRANULARITY[group > 0],
         group_size=group,
-        num_kmeans_workers=1,
         weight_threshold=_SMALLEST,
     )
     return cto.palettize_weights(model, cto.OptimizationConfig(config, op_name_configs=dict(left_out)))

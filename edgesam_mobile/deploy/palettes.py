@@ -108,7 +108,7 @@ def _rounded(weight: Tensor, moment: Tensor, palette: Palette) -> Tensor:
     group = palette.channels
     outputs, inputs = weight.shape
     importance = moment.diagonal().clamp_min(moment.diagonal().mean() * 1e-6 + 1e-30)
-    palettes = _centroids(
+    palettes = centroids(
         weight.reshape(-1, group * inputs), importance.repeat(outputs).reshape(-1, group * inputs), 2**palette.bits
     )
     # The inputs that matter most come first, while there is most left to make up for them.
@@ -136,8 +136,8 @@ def _factor(moment: Tensor) -> Tensor:
     return factor.float()
 
 
-def _centroids(values: Tensor, importance: Tensor, count: int) -> Tensor:
-    """For each row the ``count`` values, in order, that its values are nearest to; exact in half precision."""
+def centroids(values: Tensor, importance: Tensor, count: int) -> Tensor:
+    """For each row the ``count`` values, in order, that leave the least squared error; exact in half precision."""
     return torch.stack([_row_centroids(*row, count) for row in zip(values, importance, strict=True)])
 
 
@@ -149,9 +149,9 @@ def _row_centroids(values: Tensor, importance: Tensor, count: int) -> Tensor:
 
 
 def _nearest(values: Tensor, palettes: Tensor) -> Tensor:
-    return palettes.gather(1, _cells(values, palettes))
+    return palettes.gather(1, cells(values, palettes))
 
 
-def _cells(values: Tensor, palettes: Tensor) -> Tensor:
+def cells(values: Tensor, palettes: Tensor) -> Tensor:
     """Index of the nearest value of each row's sorted palette."""
     return torch.searchsorted(((palettes[:, 1:] + palettes[:, :-1]) / 2).contiguous(), values.contiguous())

@@ -38,7 +38,9 @@ PRECISIONS = {
         Precision("palette6-fitted", "one of 64 values a tensor, fitted to inputs", "float", calibrated=True),
         Precision("palette4", "one of 16 values a tensor", "float"),
         Precision("palette4-grouped", "one of 16 values a group of channels", "float"),
-        Precision("palette4-fitted", "likewise (decoder's attention: 64), fitted to inputs", "float", calibrated=True),
+        Precision(
+            "palette4-fitted", "likewise (decoder's attention: 64), fitted to inputs", "float", calibrated=True
+        ),
     )
 }
 RECOMMENDED = "recommended"  # asks each format for what was measured to suit its encoder and its decoder

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgesam_mobile.deploy.palettes import _centroids, _nearest, fit_palettes
+from edgesam_mobile.deploy.palettes import _nearest, centroids, fit_palettes
 
 
 class Layers(nn.Module):
@@ -51,7 +51,11 @@ def test_groups_of_channels_share_few_values_exact_in_half_precision(
 ) -> None:
     before = copy.deepcopy(layers)
     found = fit_palettes(layers, samples, bits=4, group=16, finer=["down"], left_out=["head.0"])
-    assert found == {"stem": (16, 4, True), "down": (16, 6, True), "head.2": (15, 4, True)}  # 90 channels are no multiple of 16
+    assert found == {
+        "stem": (16, 4, True),
+        "down": (16, 6, True),
+        "head.2": (15, 4, True),
+    }  # 90 channels are no multiple of 16
     for name, (size, bits, _) in found.items():
         weight = layers.get_submodule(name).weight
         assert torch.equal(weight, weight.half().float())
@@ -66,17 +70,22 @@ def test_all_channels_of_a_layer_can_share_their_values(
     layers: Layers, samples: list[dict[str, torch.Tensor]]
 ) -> None:
     found = fit_palettes(layers, samples, bits=3, group=0)
-    assert found == {"stem": (64, 3, False), "down": (96, 3, False), "head.0": (72, 3, False), "head.2": (90, 3, False)}
+    assert found == {
+        "stem": (64, 3, False),
+        "down": (96, 3, False),
+        "head.0": (72, 3, False),
+        "head.2": (90, 3, False),
+    }
     assert all(len(layers.get_submodule(name).weight.unique()) == 8 for name in found)
 
 
 def test_values_are_the_best_there_are_and_outliers_get_theirs() -> None:
     """Evenly spaced ones would leave the crowd around 0 a single value."""
     row = torch.tensor([[-0.25, -0.25, 0.0, 0.25, 0.5, 64.0]])
-    assert _centroids(row, torch.ones_like(row), 5).tolist() == [[-0.25, 0.0, 0.25, 0.5, 64.0]]
+    assert centroids(row, torch.ones_like(row), 5).tolist() == [[-0.25, 0.0, 0.25, 0.5, 64.0]]
     heavy = torch.tensor([[3.0, 3.0, 1.0, 1.0, 5.0, 1.0]])  # 0 and 0.25 matter least
-    assert _centroids(row, heavy, 4)[0].tolist() == [-0.25, 0.125, 0.5, 64.0]
-    assert _centroids(row, torch.ones_like(row), 8).tolist() == [[-0.25, 0.0, 0.25, 0.5, 64.0, 64.0, 64.0, 64.0]]
+    assert centroids(row, heavy, 4)[0].tolist() == [-0.25, 0.125, 0.5, 64.0]
+    assert centroids(row, torch.ones_like(row), 8).tolist() == [[-0.25, 0.0, 0.25, 0.5, 64.0, 64.0, 64.0, 64.0]]
 
 
 def test_outputs_change_less_than_by_nearest_values(layers: Layers, samples: list[dict[str, torch.Tensor]]) -> None:
@@ -84,7 +93,7 @@ def test_outputs_change_less_than_by_nearest_values(layers: Layers, samples: lis
     expected = layers.stem(fresh)
     rows = layers.stem.weight.flatten(1).clone()
     groups = rows.reshape(4, -1)
-    nearest = _nearest(groups, _centroids(groups, torch.ones_like(groups), 8)).reshape(layers.stem.weight.shape)
+    nearest = _nearest(groups, centroids(groups, torch.ones_like(groups), 8)).reshape(layers.stem.weight.shape)
     plain = nn.functional.conv2d(fresh, nearest, layers.stem.bias, padding=1)
     fit_palettes(layers, samples, bits=3, group=16)
     harm, plain_harm = ((found - expected).square().mean() for found in (layers.stem(fresh), plain))
