@@ -88,7 +88,7 @@ def _stored_as_palettes(model: Any, fitted: Mapping[str, Palette]) -> Any:
     configs = {
         name: cto.OpPalettizerConfig(
             mode="custom",
-            lut_function=partial(_values_and_indices, 2**palette.bits),
+            lut_function=partial(_clustered, 2**palette.bits),
             granularity=_GRANULARITY[palette.grouped],
             group_size=palette.channels,
             weight_threshold=_SMALLEST,
@@ -101,21 +101,13 @@ def _stored_as_palettes(model: Any, fitted: Mapping[str, Palette]) -> Any:
 
 
 def _clustered(count: int, weights: Any) -> tuple[Any, Any]:
-    """The best ``count`` values for a group's weights, and which of them each weight becomes."""
+    """The best ``count`` values for a group's weights, or all where they have no more, and which each weight becomes.
+
+    coremltools' own way sorts in half precision, which NumPy 2.3 gets wrong on some processors.
+    """
     row = torch.from_numpy(weights.astype(np.float32)).reshape(1, -1)
     values = centroids(row, torch.ones_like(row), count)
     return values[0].numpy().astype(weights.dtype), cells(row, values)[0].numpy()
-
-
-def _values_and_indices(count: int, weights: Any) -> tuple[Any, Any]:
-    """The values that a group's weights have, ``count`` at most, and which of them each weight is.
-
-    coremltools' own way of finding them sorts in half precision, which NumPy 2.3 gets wrong on some processors.
-    """
-    values, indices = np.unique(weights.astype(np.float32), return_inverse=True)
-    padded = np.zeros(count, weights.dtype)
-    padded[: len(values)] = values
-    return padded, indices.reshape(-1)
 
 
 def _constants(spec: Any, layers: Sequence[str]) -> list[str]:
@@ -137,7 +129,7 @@ def _linear(model: Any, left_out: Mapping[str, None]) -> Any:
 
 def _palette(bits: int, group: int, model: Any, left_out: Mapping[str, None]) -> Any:
     config = cto.OpPalettizerConfig(
-        mode="custom",  # its own clusters of 256 values take long unless they are evenly spaced
+        mode="custom",
         lut_function=partial(_clustered, 2**bits),
         granularity=_GRANULARITY[group > 0],
         group_size=group,
