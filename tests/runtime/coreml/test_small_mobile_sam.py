@@ -29,7 +29,6 @@ SIDE = 256
 OFF = {
     "coreml-fp16": (0.006, 0.006),
     "coreml-int8-weights": (0.08, 0.06),
-    "coreml-palette6-fitted": (0.15, 0.05),
     "coreml-int8": (0.2, 0.2),
     "executorch-coreml-fp16": (0.006, 0.01),
     "executorch-coreml-int8-weights": (0.08, 0.06),
@@ -55,7 +54,7 @@ def package(mobile_sam_path: Path, calibration: Calibration, tmp_path_factory: p
     options = BuildOptions(
         "mobile-sam",
         targets=("ios",),
-        precisions=("fp16", "int8-weights", "palette6-fitted", "int8"),
+        precisions=("fp16", "int8-weights", "int8"),
         plans={("coreml", "encoder"): plan, ("executorch-coreml", "encoder"): plan},
         calibration=calibration,
         input_size=SIDE,
