@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from edgesam_mobile.deploy.calibration import Sample
+from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.palettes import Palette, cells, centroids, fit_palettes
 from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
 from edgesam_mobile.deploy.precision import Plan
@@ -61,7 +62,7 @@ def _convert(
         program,
         inputs=[_input(port, dtypes[port.name]) for port in graph.inputs],
         outputs=[ct.TensorType(name=port.name, dtype=_NUMPY[dtypes[port.name]]) for port in graph.outputs],
-        minimum_deployment_target=_TARGETS.get(plan.precision, ct.target.iOS16),
+        minimum_deployment_target=_target(plan),
         compute_precision=compute,
     )
     if fitted:
@@ -72,6 +73,13 @@ def _convert(
     # A debugging aid of coremltools that is no part of the package format.
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
     return ExportReport(op_types(path), dtypes)
+
+
+def _target(plan: Plan) -> Any:
+    """The least system that runs it, as coremltools names it: ``iOS16`` and so on."""
+    least = FORMATS["coreml"].least_os([plan.precision])
+    assert least is not None
+    return ct.target[least.replace(" ", "")]
 
 
 def _compressed(model: Any, plan: Plan) -> Any:
@@ -152,10 +160,6 @@ _FINER = (
 _FITTED = {
     "palette6-fitted": partial(fit_palettes, bits=6, group=0),
     "palette4-fitted": partial(fit_palettes, bits=4, group=_GROUP, finer=_FINER),
-}
-_TARGETS = {
-    "int8": ct.target.iOS17,
-    **dict.fromkeys(("palette6-grouped", "palette4-grouped", "palette4-fitted"), ct.target.iOS18),
 }
 _COMPRESSORS: dict[str, Callable[[Any, Mapping[str, None]], Any]] = {
     "int8-weights": _linear,
