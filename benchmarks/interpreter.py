@@ -5,10 +5,10 @@ out``, a package with Core ML artefacts. Prints Markdown. Nothing here tells how
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from timeit import timeit
 from typing import get_args
 
 import torch
@@ -22,6 +22,8 @@ from edgesam_mobile.evaluate.reference import reference_model, weights_source
 from edgesam_mobile.package.manifest import read_manifest
 from edgesam_mobile.runtime.coreml.interpreter import Interpreter, Mode
 from edgesam_mobile.runtime.coreml.program import read_program
+
+seconds = partial(timeit, number=1)
 
 
 def main() -> None:
@@ -72,13 +74,6 @@ def times(graph: Graph, path: Path, mode: Mode, sample: Sample, rounds: int) -> 
     mine, theirs = ([pair[which] for pair in found[1:]] for which in (0, 1))
     ratio = median(a / b for a, b in found[1:])
     return [f"{load:.2f}", f"{median(mine):.3f}", f"{median(theirs):.3f}", f"{ratio:.2f}"]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    before = time.perf_counter()
-    call()
-    return time.perf_counter() - before
 
 
 if __name__ == "__main__":

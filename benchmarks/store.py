@@ -7,15 +7,16 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-import time
 import uuid
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from timeit import timeit
 
 from edgesam_mobile.lab.records import CaseRecord, DeviceRecord, LaunchRecord, RunRecord, SampleRecord, StateRecord
 from edgesam_mobile.lab.store import open_store
 
+seconds = partial(timeit, number=1)
 STAGES = ("pre", "encode", "decode", "post", "frame")
 
 
@@ -54,13 +55,6 @@ def measure(where: str, folder: Path, samples: int, count: int) -> None:
         if path.exists():
             size = path.stat().st_size
             print(f"\n{what}: {size / 1e6:.2f} MB, {size / samples / count:.1f} bytes a sample")
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    before = time.perf_counter()
-    call()
-    return time.perf_counter() - before
 
 
 def a_run() -> RunRecord:

@@ -29,7 +29,10 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     reports = {}
     for path, plan in targets.items():
         # Lowering takes a program's buffers away: each precision needs one of its own.
-        program = _program(graph, plan, samples)
+        if plan.calibrated:
+            program = marked_program(graph, plan, samples)
+        else:
+            program = torch.export.export(graph.module, graph.examples(), strict=False)
         specs = CoreMLBackend.generate_compile_specs(
             minimum_deployment_target=ct.target.iOS17 if plan.calibrated else ct.target.iOS16,
             compute_precision=ct.precision.FLOAT16,
@@ -37,9 +40,3 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
         )
         reports[path] = lower(program, [CoreMLPartitioner(compile_specs=specs)], path)
     return reports
-
-
-def _program(graph: Graph, plan: Plan, samples: Sequence[Sample]) -> torch.export.ExportedProgram:
-    if plan.calibrated:
-        return marked_program(graph, plan, samples)
-    return torch.export.export(graph.module, graph.examples(), strict=False)
