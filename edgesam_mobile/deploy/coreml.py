@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from edgesam_mobile.deploy.calibration import Sample
+from edgesam_mobile.deploy.folding import keep_constants_small
 from edgesam_mobile.deploy.formats import FORMATS
 from edgesam_mobile.deploy.palettes import Palette, cells, centroids, fit_palettes
 from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
@@ -31,6 +32,7 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     measured on ``samples``; fitted palettes choose values by them. Layers that a plan leaves out are stored and
     computed in half precision.
     """
+    keep_constants_small()
     plain = torch.export.export(graph.module, graph.examples(), strict=False)
     reports = {}
     for path, plan in targets.items():

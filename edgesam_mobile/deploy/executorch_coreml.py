@@ -12,6 +12,7 @@ from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 
 from edgesam_mobile.deploy.calibration import Sample
 from edgesam_mobile.deploy.executorch_program import lower
+from edgesam_mobile.deploy.folding import keep_constants_small
 from edgesam_mobile.deploy.integers import marked_program
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
@@ -26,6 +27,7 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     ``int8-weights`` stores weights in 8 bits: all of them, since this backend cannot leave any out. ``int8`` also
     computes convolutions and linear layers in integers, by ranges measured on ``samples``, from iOS 17 on.
     """
+    keep_constants_small()
     reports = {}
     for path, plan in targets.items():
         # Lowering takes a program's buffers away: each precision needs one of its own.

@@ -129,7 +129,6 @@ _EXECUTORCH_COREML = Format(
     minimum_os="iOS 16",
     newer_os={"int8": "iOS 17"},
 )
-_DECODER = Plan("int8-weights", reason="what its integers cost depends on the prompts that it is calibrated with")
 _TFLITE = Format(
     name="tflite",
     exporter="tflite",
@@ -142,7 +141,9 @@ _TFLITE = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": _DECODER,
+        "decoder": Plan(
+            "int8-weights", reason="what its integers cost depends on the prompts that it is calibrated with"
+        ),
     },
     sensitive={"edge-sam": _EDGE_SAM, "mobile-sam": _MORE_OF_MOBILE_SAM},
     leaves_out=("int8", "int16x8", "int8-dynamic"),
@@ -184,7 +185,7 @@ _ONNX = Format(
     recommended={
         "encoder": Plan("int8"),
         "proposals": Plan("int8"),
-        "decoder": _DECODER,
+        "decoder": Plan("int8", reason="small weights alone, restored at each call, are slower than large ones"),
     },
     sensitive={
         "edge-sam": _EDGE_SAM,

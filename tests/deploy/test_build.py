@@ -40,8 +40,6 @@ SUFFIXES = {
 PARTS = ("encoder", "decoder")
 # Bytes of a file over bytes of the graph's numbers in its precision. Measured: 1.004 to 1.064.
 RATIO = (1.0, 1.08)
-# TinyViT's attention biases, 1.2 million numbers, are added: TFLite halves only what is multiplied.
-RATIO_OF_ADDED_BIASES = (1.18, 1.23)
 
 
 @pytest.fixture(params=PACKAGES)
@@ -105,14 +103,15 @@ def test_the_manifest_says_what_was_asked_for(
 
 @pytest.mark.slow
 def test_files_are_as_large_as_their_numbers(package: Path) -> None:
-    """A converter that finds a branch multiplied by zero folds it away: then a file is too small."""
+    """A converter that finds a branch multiplied by zero folds it away: then a file is too small.
+
+    One that spreads TinyViT's attention biases ahead makes it too large.
+    """
     manifest = read_manifest(package)
     ratios = {
         (name, part): graph.file.bytes / (graph.parameters * (2 if name.endswith("fp16") else 4))
         for (name, part), graph in graphs(manifest).items()
     }
-    if manifest.architecture == "mobile-sam":
-        assert RATIO_OF_ADDED_BIASES[0] < ratios.pop(("tflite-fp16", "encoder")) < RATIO_OF_ADDED_BIASES[1]
     assert {key: ratio for key, ratio in ratios.items() if not RATIO[0] < ratio < RATIO[1]} == {}
 
 
