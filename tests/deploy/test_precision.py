@@ -358,6 +358,25 @@ def test_integers_of_tflite_are_for_convolutions_and_in_int8_for_linear_layers(r
         assert path.stem == "fp32" or path.stat().st_size < 0.5 * (tmp_path / "fp32.tflite").stat().st_size
 
 
+@pytest.mark.slow
+def test_integers_of_onnx_are_for_layers(real: Any, tmp_path: Path) -> None:
+    """Not for products of prompts' labels, nor for the ranking of masks: their constants are no layer's weights."""
+    import onnx
+
+    from edgesam_mobile.deploy import onnx as exporter
+
+    _, decoder, _, prompts = real
+    path = tmp_path / "small.onnx"
+    report = exporter.export(decoder, {path: Plan("int8")}, prompts)[path]
+    made = onnx.load(str(path)).graph
+    stored = {tensor.name for tensor in made.initializer}
+    marks = {n.output[0]: n.input[0] in stored for n in made.node if n.op_type == "DequantizeLinear"}
+    products = [n for n in made.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.input[0] in marks]
+    assert sum(marks.get(product.input[1], False) for product in products) == len(layer_names(decoder))
+    expected = decoder.module(*prompts[0].values())[0].numpy()
+    assert cosine(_run("onnx", decoder, path, report, prompts[0]), expected) > 0.95
+
+
 def _computed(path: Path) -> dict[str, set[str]]:
     """By operation of a TFLite file, the types of what goes in and comes out, biases and shapes among them."""
     from ai_edge_litert import schema_py_generated as schema
