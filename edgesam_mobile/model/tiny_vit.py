@@ -8,8 +8,6 @@ Module names follow the keys of the published ``mobile_sam.pt``; the classificat
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +53,6 @@ class Downsample(nn.Module):
 class WindowAttention(nn.Module):
     """Multi-head self-attention within a window, with one learned bias per head and absolute offset."""
 
-    index: Tensor
     shifts: Tensor | None
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
@@ -64,41 +61,40 @@ class WindowAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        offsets, index = _offset_index(window)
-        self.attention_biases = nn.Parameter(torch.zeros(heads, offsets))
-        self.register_buffer("index", index, persistent=False)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))  # by rows, then columns apart
         self.register_buffer("shifts", None, persistent=False)
 
     def fused(self) -> WindowAttention:
-        """Biases by signed shift, spread over cells by copying: a phone's accelerator refuses to gather them.
-
-        Spread ahead, MobileSAM's are 1.2 million numbers: in single precision, a third of a file of 8-bit weights.
-        """
-        side = torch.arange(2 * self.window).sub(self.window - 1).abs().clamp(max=self.window - 1)
-        offsets = self.index[0].view(self.window, self.window)  # of each cell to the first one
-        self.shifts = self.attention_biases[:, offsets[side][:, side]].detach().flatten(0, 1).unsqueeze(2)
-        del self.attention_biases, self.index
+        """With biases of negative shifts beside the others: converters make a gather of the reflection."""
+        self.shifts = self._reflected().detach().clone()
+        del self.attention_biases
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         windows, tokens, dim = x.shape
         qkv = self.qkv(self.norm(x)).reshape(windows, tokens, self.heads, 3 * self.head_dim)
         q, k, v = qkv.transpose(1, 2).split(self.head_dim, dim=3)
-        bias = self.attention_biases[:, self.index] if self.shifts is None else self._spread(self.shifts)
-        weights = (q * self.head_dim**-0.5) @ k.transpose(2, 3) + bias
+        weights = (q * self.head_dim**-0.5) @ k.transpose(2, 3) + self.biases()
         y = (weights.softmax(-1) @ v).transpose(1, 2).reshape(windows, tokens, dim)
         z: Tensor = self.proj(y)
         return z
 
-    def _spread(self, shifts: Tensor) -> Tensor:
-        """heads x cells x cells from the biases of shifts (heads * 2n) x 2n x 1, n the window's side.
+    def biases(self) -> Tensor:
+        """heads x cells x cells, spread by copying: a phone's accelerator refuses to gather.
 
-        First for a cell's column and the other's, then for their rows.
+        Stored like this, MobileSAM's are 1.2 million numbers: in single precision, a third of a file of 8-bit ones.
         """
         n = self.window
+        shifts = self._reflected() if self.shifts is None else self.shifts
         columns = _staircase(shifts, n).reshape(self.heads, 2 * n, n * n)
-        rows = _staircase(columns, n).reshape(self.heads * n, n, n, n)
+        rows = _staircase(columns, n).reshape(self.heads * n, n, n, n)  # rows of both cells, then their columns
         return rows.transpose(1, 2).reshape(self.heads, n * n, n * n)
+
+    def _reflected(self) -> Tensor:
+        """(heads * 2n) x 2n x 1 biases of the shifts from 1 - n to n, of which n is never used."""
+        n = self.window
+        biases = self.attention_biases.view(self.heads, n, n)
+        return F.pad(biases, (n - 1, 1, n - 1, 1), mode="reflect").reshape(-1, 2 * n, 1)
 
 
 class FeedForward(nn.Module):
@@ -199,28 +195,17 @@ class TinyVitEncoder(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> TinyVitEncoder:
-        """A copy for inference: batch norms folded, attention biases by shift, unused head dropped."""
+        """A copy for inference: batch norms folded, attention biases reflected, unused head dropped."""
         fused = fuse_convolutions(self)
         assert isinstance(fused, TinyVitEncoder)
         del fused.norm_head, fused.head
         return fused
 
 
-def _staircase(rows: Tensor, n: int) -> Tensor:
+def _staircase(shifts: Tensor, n: int) -> Tensor:
     """B x 2n x C to B x n x n x C, with entry ``n - 1 + j - i`` of 2n at i, j.
 
     Read as rows of 2n - 1, each of n copies of 2n begins one entry further on.
     """
-    copies = rows.unsqueeze(1).expand(-1, n, -1, -1).flatten(1, 2)[:, : n * (2 * n - 1)]
-    return copies.reshape(-1, n, 2 * n - 1, rows.shape[2])[:, :, n - 1 :]
-
-
-def _offset_index(window: int) -> tuple[int, Tensor]:
-    """Number of distinct absolute offsets, and for each pair of window cells the number of its offset.
-
-    Offsets are numbered in the order in which they are met, which is the order of the published biases.
-    """
-    cells = list(product(range(window), range(window)))
-    numbers: dict[tuple[int, int], int] = {}
-    index = [numbers.setdefault((abs(a[0] - b[0]), abs(a[1] - b[1])), len(numbers)) for a in cells for b in cells]
-    return len(numbers), torch.tensor(index).view(len(cells), len(cells))
+    copies = shifts.unsqueeze(1).expand(-1, n, -1, -1).flatten(1, 2)[:, : n * (2 * n - 1)]
+    return copies.reshape(-1, n, 2 * n - 1, shifts.shape[2])[:, :, n - 1 :]
