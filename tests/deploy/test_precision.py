@@ -78,21 +78,23 @@ def test_formats_offer_precisions_that_exist_and_recommend_what_they_offer(form:
 
 @pytest.mark.parametrize("name", ["edge-sam", "mobile-sam"])
 def test_what_is_recommended_to_be_left_out_is_there(name: str) -> None:
+    from edgesam_mobile.deploy.decoder import decoder_graph
     from edgesam_mobile.deploy.proposals import proposals_graph
     from edgesam_mobile.model.proposals import ProposalHead, Stages
 
     model = build_model(name).eval()
-    graphs = [encoder_graph(model)]
+    graphs = [encoder_graph(model), decoder_graph(model)]
     if name == "edge-sam":
         graphs.append(proposals_graph(model, ProposalHead(Stages(model).widths).eval()))
-    left_out = 0
-    for graph in graphs:
-        for form in FORMATS.values():
-            plan = form.recommendation(graph.name, name)
-            refuse_strange(graph, plan.left_out)
-            assert len(plan.left_out) == len(form.sensitive.get(name, ()))
-            left_out += len(plan.left_out)
-    assert left_out > 0
+    every = 0
+    for form in FORMATS.values():
+        left_out = {graph.name: form.recommendation(graph.name, name).left_out for graph in graphs}
+        for graph in graphs:
+            refuse_strange(graph, left_out[graph.name])
+        assert len(left_out["encoder"] + left_out["decoder"]) == len(form.sensitive.get(name, ()))
+        assert len(left_out.get("proposals", left_out["encoder"])) == len(left_out["encoder"])
+        every += len(left_out["encoder"])
+    assert every > 0
 
 
 @pytest.fixture(scope="module")

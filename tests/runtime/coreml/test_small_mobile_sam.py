@@ -36,7 +36,7 @@ OFF = {
 }
 
 # Without integers and with them.
-OPERATIONS = {"encoder": (366, 611), "decoder": (285, 441)}
+OPERATIONS = {"encoder": (502, 747), "decoder": (285, 441)}
 
 
 @pytest.fixture(scope="module")
