@@ -82,6 +82,18 @@ def test_fused_tiny_vit_drops_its_unused_head_and_the_tables_of_its_biases() -> 
     assert not [key for key in keys if "head" in key or "attention_biases" in key]
 
 
+def test_biases_of_a_window_go_by_rows_and_columns_apart() -> None:
+    window, heads = 3, 2
+    attention = WindowAttention(8, heads, window)
+    nn.init.normal_(attention.attention_biases)
+    cells = torch.arange(window * window)
+    row, column = cells // window, cells % window
+    offset = (row - row[:, None]).abs() * window + (column - column[:, None]).abs()
+    expected = attention.attention_biases[:, offset].detach()
+    assert torch.equal(attention.biases(), expected)
+    assert torch.equal(attention.fused().biases(), expected)
+
+
 def test_fusing_leaves_the_original_alone(encoder: RepVitEncoder | TinyVitEncoder) -> None:
     layers, state = [type(layer) for layer in encoder.modules()], copy.deepcopy(encoder.state_dict())
     fused = encoder.fuse()
