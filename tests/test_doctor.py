@@ -37,8 +37,8 @@ def without_extras(tmp_path: Path) -> Doctor:
     site = tmp_path / "site"
     site.mkdir()
     left_out = (
-        *("coremltools", "executorch", "litert", "ai_edge", "flatbuffers", "onnx", "segment_anything", "torch", "numpy"),
-        *("pycocotools", "scipy", "matplotlib", "adbutils", "alembic", "jinja2", "pg8000", "sqlalchemy"),
+        *("coremltools", "executorch", "litert", "ai_edge", "flatbuffers", "onnx", "segment_anything", "torch"),
+        *("numpy", "pycocotools", "scipy", "matplotlib", "adbutils", "alembic", "jinja2", "pg8000", "sqlalchemy"),
     )
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if not entry.name.startswith(left_out):
