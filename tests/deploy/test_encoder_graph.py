@@ -41,6 +41,8 @@ OPS = {
     "mobile-sam": {
         *COMMON_OPS,
         "<built-in function getitem>",
+        "aten.expand.default",
+        "aten.flatten.using_ints",
         "aten.layer_norm.default",
         "aten.linear.default",
         "aten.matmul.default",
