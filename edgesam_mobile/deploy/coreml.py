@@ -21,6 +21,8 @@ from edgesam_mobile.deploy.palettes import Palette, cells, centroids, fit_palett
 from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
+from edgesam_mobile.deploy.sharing import share_constants
+from edgesam_mobile.deploy.tuning import tune_palettes
 
 
 def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]) -> dict[Path, ExportReport]:
@@ -42,6 +44,8 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
         elif fit := _FITTED.get(plan.precision):
             module = copy.deepcopy(graph.module)
             fitted = fit(module, samples, left_out=plan.left_out)
+            if (plan.precision, graph.name) in _TUNED:
+                tune_palettes(module, graph.module, fitted, samples)
             program = torch.export.export(module, graph.examples(), strict=False)
         reports[path] = _convert(graph, program.run_decompositions({}), plan, fitted, path)
     return reports
@@ -74,6 +78,7 @@ def _convert(
     model.save(str(path))
     # A debugging aid of coremltools that is no part of the package format.
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+    share_constants(path)
     return ExportReport(op_types(path), dtypes)
 
 
@@ -163,6 +168,7 @@ _FITTED = {
     "palette6-fitted": partial(fit_palettes, bits=6, group=0),
     "palette4-fitted": partial(fit_palettes, bits=4, group=_GROUP, finer=_FINER),
 }
+_TUNED = {("palette4-fitted", "encoder"), ("palette4-fitted", "proposals")}
 _COMPRESSORS: dict[str, Callable[[Any, Mapping[str, None]], Any]] = {
     "int8-weights": _linear,
     "palette8": partial(_palette, 8, 0),

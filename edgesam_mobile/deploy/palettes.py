@@ -22,6 +22,9 @@ from edgesam_mobile.deploy.layers import within
 
 _SMALLEST = 4096  # layers of fewer weights, and depth-wise ones, are worth no palette
 _ROWS = 4096  # inputs of a layer that count, for each sample
+# Of a channel's output. MobileSAM's encoder in 16 values: five layers of 2 % to 10 % (113,000 weights) cost most of
+# its embedding's error; the others have 0.3 % on average.
+_BEARABLE = 0.02
 _DAMPING = 0.01  # of the mean variance, so that inputs that hardly vary do not run away
 _BLOCK = 64  # columns between two updates of all that follow
 
@@ -55,7 +58,8 @@ def fit_palettes(
         left_out: those that stay as they are.
 
     Returns:
-        The layers whose weights were changed. All values are exact in half precision.
+        The layers whose weights were changed, which are not those that would suffer too much: channels that differ
+        widely in size, as batch norms leave them, do not share values well. All values are exact in half precision.
     """
     layers = {name: layer for name, layer in module.named_modules() if _fits(layer) and not within(name, left_out)}
     palettes = {}
@@ -65,8 +69,11 @@ def fit_palettes(
             rows = weight.flatten(1).float()
             most = group or len(rows)
             channels = max(size for size in range(1, most + 1) if len(rows) % size == 0)
-            palettes[name] = Palette(channels, bits + 2 if within(name, finer) else bits, channels < len(rows))
-            weight.copy_(_rounded(rows, moment, palettes[name]).reshape(weight.shape))
+            palette = Palette(channels, bits + 2 if within(name, finer) else bits, channels < len(rows))
+            rounded = _rounded(rows, moment, palette)
+            if _harm(rows, rounded, moment) < _BEARABLE:
+                palettes[name] = palette
+                weight.copy_(rounded.reshape(weight.shape))
     return palettes
 
 
@@ -125,6 +132,12 @@ def _rounded(weight: Tensor, moment: Tensor, palette: Palette) -> Tensor:
             errors[:, column - start] = error
         left[:, end:] -= errors @ factor[start:end, end:]
     return done[:, order.argsort()]
+
+
+def _harm(weight: Tensor, rounded: Tensor, moment: Tensor) -> float:
+    """Squared error of a layer's outputs in parts of their squares, the mean of its channels."""
+    error, size = (((w @ moment) * w).sum(1) for w in (rounded - weight, weight))
+    return float((error / size.clamp_min(1e-30)).mean())
 
 
 def _factor(moment: Tensor) -> Tensor:

@@ -70,36 +70,52 @@ class SlotEmbedding(nn.Module):
 
 
 class CellPositions(nn.Module):
-    """Position encoding of the embedding's cells, 1 x HW x 256, from one table a side.
+    """Position encoding of the embedding's cells, 1 x HW x 256, from short tables for each side.
 
-    sin(a + b) and cos(a + b) follow from the sines and cosines of a (across) and b (down), so that a graph stores
-    2 x 64 rows instead of 64 x 64: 4 MB less in single precision.
+    Sine and cosine of a + b follow from those of a and b: of a cell's place across and down, and before that of a
+    stretch's place and a cell's within it. So a graph stores 2 x (8 + 8) rows instead of 64 x 64: 4 MB less in single
+    precision.
     """
 
-    across: Tensor
-    down: Tensor
+    across_stretches: Tensor
+    across_cells: Tensor
+    down_stretches: Tensor
+    down_cells: Tensor
 
     def __init__(self, source: PromptEncoder) -> None:
         super().__init__()
-        centres = ((torch.arange(source.grid, dtype=torch.float64) + 0.5) / source.grid * 2 - 1)[:, None]
+        stretch = _near_root(source.grid)
+        side = torch.arange(source.grid, dtype=torch.float64) / source.grid * 2
+        starts, centres = side[::stretch] - 1, side[:stretch] + 1 / source.grid
         for name, row in zip(("across", "down"), source.pe_layer.positional_encoding_gaussian_matrix, strict=True):
-            phase = 2 * torch.pi * centres * row.double()
-            self.register_buffer(name, torch.cat([phase.sin(), phase.cos()], dim=1).float())
+            for part, places in (("stretches", starts), ("cells", centres)):
+                phase = 2 * torch.pi * places[:, None] * row.double()
+                self.register_buffer(f"{name}_{part}", torch.cat([phase.sin(), phase.cos()], dim=1).float())
 
     def forward(self, has_box: Tensor) -> Tensor:
         """``has_box`` (B x 1 x 1, 0 or 1) only keeps converters from computing the whole map and storing it."""
         one = (has_box[0:1] + 2.0).clamp(0.0, 1.0)
-        grid, half = self.across.shape[0], self.across.shape[1] // 2
-        across = (self.across * one).reshape(1, grid, -1)
-        down = (self.down * one).reshape(grid, 1, -1)
-        sin_a, cos_a, sin_d, cos_d = across[..., :half], across[..., half:], down[..., :half], down[..., half:]
-        encoded = torch.cat([sin_a * cos_d + cos_a * sin_d, cos_a * cos_d - sin_a * sin_d], dim=-1)
-        return encoded.reshape(1, grid * grid, -1)
+        across = _of_sums(self.across_stretches * one, self.across_cells)
+        down = _of_sums(self.down_stretches * one, self.down_cells)
+        return _of_sums(down, across[0])
 
 
 def repeat_prompts(x: Tensor, batch: int) -> Tensor:
     """A constant's first axis repeated for each prompt; left alone for one, where a copy would cost for nothing."""
     return x if batch == 1 else x.repeat(batch, *[1] * (x.dim() - 1))
+
+
+def _of_sums(first: Tensor, second: Tensor) -> Tensor:
+    """Sines and cosines (1 x A x 2C and B x 2C, side by side) of two angles to those of their sums, 1 x AB x 2C."""
+    half = first.shape[-1] // 2
+    first, second = first.reshape(-1, 1, 2 * half), second.unsqueeze(0)
+    sin_a, cos_a, sin_b, cos_b = first[..., :half], first[..., half:], second[..., :half], second[..., half:]
+    return torch.cat([sin_a * cos_b + cos_a * sin_b, cos_a * cos_b - sin_a * sin_b], -1).reshape(1, -1, 2 * half)
+
+
+def _near_root(grid: int) -> int:
+    """The divisor of a grid's side that is nearest below its root, for the shortest tables."""
+    return max(part for part in range(1, grid + 1) if part * part <= grid and grid % part == 0)
 
 
 def sine_coefficients(terms: int = _SINE_TERMS) -> list[float]:

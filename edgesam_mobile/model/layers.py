@@ -71,18 +71,15 @@ class LayerNorm2d(nn.Module):
         normal = centred / torch.sqrt(variance + self.eps)
         return normal * self.weight[:, None, None] + self.bias[:, None, None]
 
-    def fused(self) -> ConvLayerNorm2d:
-        return ConvLayerNorm2d(self)
-
 
 class ConvLayerNorm2d(nn.Module):
-    """:class:`LayerNorm2d` with its means over channels as 1x1 convolutions.
+    """:class:`LayerNorm2d` of 32 times its input, with its means over channels as 1x1 convolutions.
 
     Mobile runtimes have fast convolutions and slow reductions over the channel axis: XNNPACK leaves those to
     ExecuTorch's portable kernels.
 
-    Everything is computed on a 32nd of the input, which changes nothing but the range: half precision ends at
-    65,504, and trained necks have values beyond 900 whose squares do not fit. A power of two costs no precision.
+    It is given a 32nd of the map, which changes nothing but the range: half precision ends at 65,504, and trained
+    necks have values beyond 900 whose squares do not fit. A power of two costs no precision.
     """
 
     SCALE = 1 / 32
@@ -96,8 +93,7 @@ class ConvLayerNorm2d(nn.Module):
         self.register_buffer("average", torch.full((1, channels, 1, 1), 1 / channels, dtype=source.weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        small = x * self.SCALE
-        centred = small - F.conv2d(small, self.average)
+        centred = x - F.conv2d(x, self.average)
         variance = F.conv2d(centred * centred, self.average)
         normal = centred / torch.sqrt(variance + self.eps)
         return normal * self.weight[:, None, None] + self.bias[:, None, None]
@@ -119,14 +115,24 @@ class MLP(nn.Module):
         return y
 
 
-def neck(in_chs: int, out_chs: int = 256) -> nn.Sequential:
+class Neck(nn.Sequential):
     """SAM's neck: 1x1 convolution, LayerNorm2d, 3x3 convolution, LayerNorm2d; no activation."""
-    return nn.Sequential(
-        nn.Conv2d(in_chs, out_chs, 1, bias=False),
-        LayerNorm2d(out_chs),
-        nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False),
-        LayerNorm2d(out_chs),
-    )
+
+    def __init__(self, in_chs: int, out_chs: int = 256) -> None:
+        super().__init__(
+            nn.Conv2d(in_chs, out_chs, 1, bias=False),
+            LayerNorm2d(out_chs),
+            nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False),
+            LayerNorm2d(out_chs),
+        )
+
+    def fused(self) -> nn.Sequential:
+        """With the norms' scale in the convolutions before them."""
+        layers = copy.deepcopy(list(self))
+        for conv, norm in ((0, 1), (2, 3)):
+            layers[conv].weight.data.mul_(ConvLayerNorm2d.SCALE)
+            layers[norm] = ConvLayerNorm2d(layers[norm])
+        return nn.Sequential(*layers)
 
 
 def conv_with(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:

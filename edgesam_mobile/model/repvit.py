@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesam_mobile.model.layers import ConvNorm, conv_with, fuse_convolutions, neck
+from edgesam_mobile.model.layers import ConvNorm, Neck, conv_with, fuse_convolutions
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class RepVitEncoder(nn.Module):
         self.fine_end = ends[2]
         self.fuse_stage2 = nn.Conv2d(variant.dims[2], 256, 1, bias=False)
         self.fuse_stage3 = UpsampleAdd(variant.dims[3], 256, upsample)
-        self.neck = neck(256)
+        self.neck = Neck(256)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.features[: self.fine_end]:

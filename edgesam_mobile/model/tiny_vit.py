@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesam_mobile.model.layers import ConvNorm, fuse_convolutions, neck
+from edgesam_mobile.model.layers import ConvNorm, Neck, fuse_convolutions
 
 DIMS = (64, 128, 160, 320)
 DEPTHS = (2, 2, 6, 2)
@@ -65,8 +65,8 @@ class WindowAttention(nn.Module):
         self.register_buffer("shifts", None, persistent=False)
 
     def fused(self) -> WindowAttention:
-        """With biases of negative shifts beside the others: converters make a gather of the reflection."""
-        self.shifts = self._reflected().detach().clone()
+        """With biases as they are spread: halved where both triangles have them."""
+        self.shifts = self._halved().detach().clone()
         del self.attention_biases
         return self
 
@@ -80,21 +80,22 @@ class WindowAttention(nn.Module):
         return z
 
     def biases(self) -> Tensor:
-        """heads x cells x cells, spread by copying: a phone's accelerator refuses to gather.
+        """heads x cells x cells, spread by copying and transposing: a phone's accelerator refuses to gather.
 
         Stored like this, MobileSAM's are 1.2 million numbers: in single precision, a third of a file of 8-bit ones.
         """
         n = self.window
-        shifts = self._reflected() if self.shifts is None else self.shifts
-        columns = _staircase(shifts, n).reshape(self.heads, 2 * n, n * n)
-        rows = _staircase(columns, n).reshape(self.heads * n, n, n, n)  # rows of both cells, then their columns
-        return rows.transpose(1, 2).reshape(self.heads, n * n, n * n)
+        shifts = self._halved() if self.shifts is None else self.shifts
+        columns = _upper(shifts.reshape(-1, n, 1), n).reshape(-1, n, n)
+        columns = (columns + columns.transpose(1, 2)).reshape(self.heads, n, n * n)
+        rows = _upper(columns, n).reshape(-1, n, n, n)  # rows of both cells, then their columns
+        cells = rows.transpose(1, 2).reshape(self.heads, n * n, n * n)
+        return cells + cells.transpose(1, 2)
 
-    def _reflected(self) -> Tensor:
-        """(heads * 2n) x 2n x 1 biases of the shifts from 1 - n to n, of which n is never used."""
-        n = self.window
-        biases = self.attention_biases.view(self.heads, n, n)
-        return F.pad(biases, (n - 1, 1, n - 1, 1), mode="reflect").reshape(-1, 2 * n, 1)
+    def _halved(self) -> Tensor:
+        """heads x n x n biases by absolute shift, rows' and columns'; shifts of 0, met in both triangles, halved."""
+        weights = torch.ones(self.window).index_fill(0, torch.tensor([0]), 0.5)
+        return self.attention_biases.view(self.heads, self.window, self.window) * weights * weights[:, None]
 
 
 class FeedForward(nn.Module):
@@ -184,7 +185,7 @@ class TinyVitEncoder(nn.Module):
         self.layers = nn.ModuleList(stages)
         self.norm_head = nn.LayerNorm(DIMS[-1])
         self.head = nn.Linear(DIMS[-1], 1000)
-        self.neck = neck(DIMS[-1])
+        self.neck = Neck(DIMS[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
@@ -202,10 +203,11 @@ class TinyVitEncoder(nn.Module):
         return fused
 
 
-def _staircase(shifts: Tensor, n: int) -> Tensor:
-    """B x 2n x C to B x n x n x C, with entry ``n - 1 + j - i`` of 2n at i, j.
+def _upper(shifts: Tensor, n: int) -> Tensor:
+    """B x n x C to B x n x n x C, with entry ``j - i`` at i, j, and zeros below the diagonal.
 
-    Read as rows of 2n - 1, each of n copies of 2n begins one entry further on.
+    With n - 1 zeros before them and one behind, n copies are read as rows of 2n - 1: each begins one entry on.
     """
-    copies = shifts.unsqueeze(1).expand(-1, n, -1, -1).flatten(1, 2)[:, : n * (2 * n - 1)]
+    padded = F.pad(shifts, (0, 0, n - 1, 1))
+    copies = padded.unsqueeze(1).expand(-1, n, -1, -1).flatten(1, 2)[:, : n * (2 * n - 1)]
     return copies.reshape(-1, n, 2 * n - 1, shifts.shape[2])[:, :, n - 1 :]

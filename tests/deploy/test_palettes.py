@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgesam_mobile.deploy.palettes import _nearest, centroids, fit_palettes
+from edgesam_mobile.deploy.palettes import Palette, _nearest, centroids, fit_palettes
+from edgesam_mobile.deploy.tuning import tune_palettes
 
 
 class Layers(nn.Module):
@@ -107,3 +108,36 @@ def test_the_same_samples_give_the_same_weights_and_dead_inputs_do_no_harm(layer
     fit_palettes(other, silent, bits=4, group=8)
     for name, weight in layers.state_dict().items():
         assert torch.equal(weight, other.state_dict()[name]) and weight.isfinite().all()
+
+
+@pytest.fixture
+def rounded(layers: Layers, samples: list[dict[str, torch.Tensor]]) -> tuple[Layers, dict[str, Palette]]:
+    small = copy.deepcopy(layers)
+    return small, fit_palettes(small, samples, bits=2, group=16)
+
+
+def test_tuned_palettes_answer_better_than_fitted_ones_on_what_they_have_not_seen(
+    layers: Layers, rounded: tuple[Layers, dict[str, Palette]], samples: list[dict[str, torch.Tensor]]
+) -> None:
+    small, palettes = rounded
+    fresh = correlated(4, torch.Generator().manual_seed(3))["x"]
+    expected, before = layers(fresh), small(fresh)
+    tune_palettes(small, layers, palettes, 8 * samples)
+    harm, earlier = ((found - expected).square().mean() for found in (small(fresh), before))
+    assert 0 < harm < 0.95 * earlier
+
+
+def test_tuning_moves_values_and_leaves_them_palettes(
+    layers: Layers, rounded: tuple[Layers, dict[str, Palette]], samples: list[dict[str, torch.Tensor]]
+) -> None:
+    small, palettes = rounded
+    before, other = copy.deepcopy(small), copy.deepcopy(small)
+    tune_palettes(small, layers, palettes, samples)
+    tune_palettes(other, layers, palettes, samples)
+    for name, value in small.named_parameters():
+        assert not value.requires_grad and torch.equal(value, value.half().float())
+        assert torch.equal(value, other.get_parameter(name)) and not torch.equal(value, before.get_parameter(name))
+    for name, palette in palettes.items():
+        weights = (part.get_submodule(name).weight for part in (small, before))
+        for now, then in zip(*(w.reshape(len(w) // palette.channels, -1) for w in weights), strict=True):
+            assert 1 < len(torch.stack([now, then]).unique(dim=1).T) == len(then.unique()) <= 2**palette.bits
