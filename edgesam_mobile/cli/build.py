@@ -96,7 +96,7 @@ def build(
     )
     options = with_calibration(options, calibration, calibration_pictures)
     with out.progress("building", len(parts(options)) * len(options.chosen())) as report:
-        result = build_package(options, output, report=report)
+        result = build_package(options, output, report=report, note=out.note)
     manifest = result.manifest
     flag_weights(manifest.weights.commercial_use, manifest.weights.licence, manifest.weights.trained)
 

@@ -61,13 +61,20 @@ class BuildResult:
         return sum(sorted(peaks.values())[-2:])
 
 
-def build(options: BuildOptions, package: Path, *, report: Report = lambda text: None) -> BuildResult:
+def build(
+    options: BuildOptions,
+    package: Path,
+    *,
+    report: Report = lambda text: None,
+    note: Report = lambda text: None,
+) -> BuildResult:
     """Build a package.
 
     Args:
         package: folder to write; an older package there is replaced once the new one is complete, unless it holds
             a file that no build has put there.
         report: called once per stage, with what it was and what it took.
+        note: called now and then during a stage that takes minutes, with how far it is.
 
     Raises:
         UsageError, FetchError, WeightsError: as :func:`edgesam_mobile.load_model`; a UsageError also for weights of
@@ -87,7 +94,7 @@ def build(options: BuildOptions, package: Path, *, report: Report = lambda text:
     options = replace(options, input_size=options.input_size or provenance.image_size)
     _check_fit(spec, options)
     stages = plan(options, provenance, spec)
-    export_missing(stages, path, common_key(provenance, spec, options), report, options.calibration)
+    export_missing(stages, path, common_key(provenance, spec, options), report, note, options.calibration)
     if provenance.weights_name not in REGISTRY:
         keep(path, provenance.weights_sha256)
     with atomic_folder(package) as folder:

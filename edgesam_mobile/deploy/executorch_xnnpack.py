@@ -26,7 +26,7 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
 
     ``int8`` computes convolutions and linear layers in integers, by ranges measured on ``samples``; ``int8-dynamic``
     computes linear layers and dense convolutions in integers, scaled at each call. What a plan leaves out is in
-    single precision or takes ``int8-dynamic`` instead. ``fp16`` stores and computes all but prompts in half precision.
+    single precision or takes ``int8-dynamic`` instead. ``fp16`` stores and computes all but prompts so.
     """
     return {path: _lower(graph, plan, samples, path) for path, plan in targets.items()}
 

@@ -109,7 +109,12 @@ def _stage(form: Format, part: str, plans: dict[str, Plan], common: dict[str, An
 
 
 def export_missing(
-    stages: list[Stage], weights: Path, common: dict[str, Any], report: Report, calibration: Calibration | None = None
+    stages: list[Stage],
+    weights: Path,
+    common: dict[str, Any],
+    report: Report,
+    note: Report,
+    calibration: Calibration | None = None,
 ) -> None:
     """Run a worker per format that has stages missing from the cache, two at a time."""
     missing: dict[str, list[Stage]] = {}
@@ -127,7 +132,10 @@ def export_missing(
             with storage_errors(scratch):
                 calibration.save(scratch / CALIBRATION)
         with ThreadPoolExecutor(max_workers=2) as pool:
-            jobs = [pool.submit(_run_worker, s, weights, common, scratch, report, workers) for s in missing.values()]
+            jobs = [
+                pool.submit(_run_worker, group, weights, common, scratch, report, note, workers)
+                for group in missing.values()
+            ]
             try:
                 for job in as_completed(jobs):
                     job.result()
@@ -161,6 +169,7 @@ def _run_worker(
     common: dict[str, Any],
     scratch: Path,
     report: Report,
+    note: Report,
     workers: _Workers,
 ) -> None:
     form = stages[0].form
@@ -198,6 +207,9 @@ def _run_worker(
         process.stdin.close()
         for line in process.stdout:
             answer = json.loads(line)
+            if "note" in answer:
+                note(f"{form.name}: {answer['note']}")
+                continue
             if "error" in answer:
                 raise getattr(errors, answer["error"])(answer["message"], hint=answer["hint"])
             stage = by_part[answer["part"]]

@@ -7,9 +7,11 @@ pictures are enough. (AQLM, arXiv 2401.06118, does so for each block of a langua
 
 from __future__ import annotations
 
+import logging
 import math
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +21,8 @@ from torch.func import functional_call
 from edgesam_mobile.deploy.calibration import Sample
 from edgesam_mobile.deploy.palettes import Palette
 
+_LOG = logging.getLogger(__name__)
+_SECONDS = 30.0  # between two lines about how far it is
 _PASSES = 6  # over all samples, but not more than
 _STEPS = 192
 _WARMING = 10  # steps until the rate is reached, from which it falls to zero along a cosine
@@ -33,7 +37,7 @@ def tune_palettes(
     Args:
         palettes: the layers whose weights are palettes, as :func:`fit_palettes` returns them.
     """
-    tables = {name: _table(module.get_submodule(name).weight, palette) for name, palette in palettes.items()}
+    tables = {name: _table(module.get_parameter(f"{name}.weight"), palette) for name, palette in palettes.items()}
     starts = {f"{name}.weight": table.values for name, table in tables.items()}
     starts |= {name: value.detach() for name, value in module.named_parameters() if name not in starts}
     scales = {name: value.abs().mean() + 1e-6 for name, value in starts.items()}
@@ -50,11 +54,11 @@ def tune_palettes(
     steps = min(_PASSES * len(samples), _STEPS)
     optimiser = torch.optim.Adam(moves.values(), lr=_RATE, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    for place in _order(len(samples), steps):
+    for place in _told(_order(len(samples), steps)):
         answer = _first(functional_call(module, moved(), tuple(samples[place].values())))
         loss = (answer - wanted[place]).square().sum() / wanted[place].square().sum()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
     with torch.no_grad():
@@ -90,6 +94,16 @@ def _order(count: int, steps: int) -> list[int]:
     chance = random.Random(0)
     passes = [chance.sample(range(count), count) for _ in range(-(-steps // count))]
     return [place for one in passes for place in one][:steps]
+
+
+def _told(order: Sequence[int]) -> Iterator[int]:
+    """Says now and then how many steps there are and how long they will take."""
+    started = told = time.monotonic()
+    for done, place in enumerate(order, 1):
+        yield place
+        if (now := time.monotonic()) - told > _SECONDS:
+            told, left = now, (now - started) / done * (len(order) - done)
+            _LOG.info("tuned %d of %d steps (about %.0f s left)", done, len(order), left)
 
 
 def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:

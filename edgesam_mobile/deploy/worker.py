@@ -2,14 +2,15 @@
 
 The converters do not share a process well (each changes global state of torch, and their peaks of memory add
 up), they print whatever they like, and a crash in one must not take the others along. The worker reports one
-JSON line per finished graph, or one for an error that was foreseen, on its original standard output; all other
-output goes to standard error.
+JSON line per finished graph, one for whatever takes long meanwhile (what this package logs), or one for an error that
+was foreseen, on its original standard output; all other output goes to standard error.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import logging
 import resource
 import sys
 import time
@@ -39,6 +40,9 @@ def main() -> None:
     """Read a job from standard input and carry it out."""
     answers = private_stdout()
     warnings.simplefilter("ignore")
+    log = logging.getLogger("edgesam_mobile")
+    log.setLevel(logging.INFO)
+    log.addHandler(_Notes(answers))
     job = json.load(sys.stdin)
     try:
         _carry_out(job, answers)
@@ -126,6 +130,17 @@ def describe(graph: Graph, dtypes: dict[str, str]) -> dict[str, Any]:
         "outputs": [spec(port) for port in graph.outputs],
         "parameters": graph.parameter_count(),
     }
+
+
+class _Notes(logging.Handler):
+    """Passes on what is logged."""
+
+    def __init__(self, answers: TextIO) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _answer(self.answers, {"note": record.getMessage()})
 
 
 def _answer(answers: TextIO, record: dict[str, Any]) -> None:

@@ -128,10 +128,11 @@ class Neck(nn.Sequential):
 
     def fused(self) -> nn.Sequential:
         """With the norms' scale in the convolutions before them."""
-        layers = copy.deepcopy(list(self))
-        for conv, norm in ((0, 1), (2, 3)):
-            layers[conv].weight.data.mul_(ConvLayerNorm2d.SCALE)
-            layers[norm] = ConvLayerNorm2d(layers[norm])
+        layers: list[nn.Module] = []
+        for layer in copy.deepcopy(list(self)):
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.data.mul_(ConvLayerNorm2d.SCALE)
+            layers.append(ConvLayerNorm2d(layer) if isinstance(layer, LayerNorm2d) else layer)
         return nn.Sequential(*layers)
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import io
+import json
+import logging
+import re
 
 import pytest
 import torch
 from torch import nn
 
+from edgesam_mobile.deploy import tuning
 from edgesam_mobile.deploy.palettes import Palette, _nearest, centroids, fit_palettes
 from edgesam_mobile.deploy.tuning import tune_palettes
+from edgesam_mobile.deploy.worker import _Notes
 
 
 class Layers(nn.Module):
@@ -141,3 +147,20 @@ def test_tuning_moves_values_and_leaves_them_palettes(
         weights = (part.get_submodule(name).weight for part in (small, before))
         for now, then in zip(*(w.reshape(len(w) // palette.channels, -1) for w in weights), strict=True):
             assert 1 < len(torch.stack([now, then]).unique(dim=1).T) == len(then.unique()) <= 2**palette.bits
+
+
+def test_tuning_says_how_far_it_is(
+    layers: Layers,
+    rounded: tuple[Layers, dict[str, Palette]],
+    samples: list[dict[str, torch.Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tuning, "_SECONDS", 0.0)
+    answers = io.StringIO()
+    log = logging.getLogger("edgesam_mobile")
+    monkeypatch.setattr(log, "level", logging.INFO)
+    monkeypatch.setattr(log, "handlers", [_Notes(answers)])
+    tune_palettes(rounded[0], layers, rounded[1], samples)
+    notes = [json.loads(line)["note"] for line in answers.getvalue().splitlines()]
+    assert [note.split(" (")[0] for note in notes] == [f"tuned {step} of 24 steps" for step in range(1, 25)]
+    assert all(re.search(r"\(about \d+ s left\)$", note) for note in notes)
