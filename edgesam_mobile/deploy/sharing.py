@@ -42,7 +42,8 @@ def _share(block: Any) -> None:
             output.name = known[content]
             operation.attributes["name"].immediateValue.tensor.strings.values[0] = output.name
         for argument in (a for given in operation.inputs.values() for a in given.arguments):
-            argument.name = called.get(argument.name, argument.name)
+            if argument.name in called:  # of an argument that is a value itself, the name is empty
+                argument.name = called[argument.name]
         kept.append(operation)
     del block.operations[:]
     block.operations.extend(kept)

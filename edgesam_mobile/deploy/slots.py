@@ -97,7 +97,7 @@ class CellPositions(nn.Module):
         one = (has_box[0:1] + 2.0).clamp(0.0, 1.0)
         across = _of_sums(self.across_stretches * one, self.across_cells)
         down = _of_sums(self.down_stretches * one, self.down_cells)
-        return _of_sums(down, across[0])
+        return _of_sums(down, across)
 
 
 def repeat_prompts(x: Tensor, batch: int) -> Tensor:
@@ -106,9 +106,9 @@ def repeat_prompts(x: Tensor, batch: int) -> Tensor:
 
 
 def _of_sums(first: Tensor, second: Tensor) -> Tensor:
-    """Sines and cosines (1 x A x 2C and B x 2C, side by side) of two angles to those of their sums, 1 x AB x 2C."""
+    """Sines and cosines of A and B angles (A x 2C and B x 2C, side by side) to those of all sums, 1 x AB x 2C."""
     half = first.shape[-1] // 2
-    first, second = first.reshape(-1, 1, 2 * half), second.unsqueeze(0)
+    first, second = first.reshape(-1, 1, 2 * half), second.reshape(1, -1, 2 * half)
     sin_a, cos_a, sin_b, cos_b = first[..., :half], first[..., half:], second[..., :half], second[..., half:]
     return torch.cat([sin_a * cos_b + cos_a * sin_b, cos_a * cos_b - sin_a * sin_b], -1).reshape(1, -1, 2 * half)
 

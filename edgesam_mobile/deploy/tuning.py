@@ -23,8 +23,8 @@ from edgesam_mobile.deploy.palettes import Palette
 
 _LOG = logging.getLogger(__name__)
 _SECONDS = 30.0  # between two lines about how far it is
-_PASSES = 6  # over all samples, but not more than
-_STEPS = 192
+_PASSES = 4  # over all samples, but not more than
+_STEPS = 128
 _WARMING = 10  # steps until the rate is reached, from which it falls to zero along a cosine
 _RATE = 4e-4  # of a tensor's mean magnitude, in a step
 

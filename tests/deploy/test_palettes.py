@@ -162,5 +162,5 @@ def test_tuning_says_how_far_it_is(
     monkeypatch.setattr(log, "handlers", [_Notes(answers)])
     tune_palettes(rounded[0], layers, rounded[1], samples)
     notes = [json.loads(line)["note"] for line in answers.getvalue().splitlines()]
-    assert [note.split(" (")[0] for note in notes] == [f"tuned {step} of 24 steps" for step in range(1, 25)]
+    assert [note.split(" (")[0] for note in notes] == [f"tuned {step} of 16 steps" for step in range(1, 17)]
     assert all(re.search(r"\(about \d+ s left\)$", note) for note in notes)

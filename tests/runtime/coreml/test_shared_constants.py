@@ -52,3 +52,19 @@ def test_what_computes_keeps_its_name_and_no_constant_takes_it(tmp_path: Path) -
         ("transpose", ["c1"]),
     ]
     assert Interpreter(read_program(path)).run({"x0": torch.ones(2, 3)})["c1"].shape == (3, 2)
+
+
+def test_values_in_the_place_of_names_stay(tmp_path: Path) -> None:
+    """From iOS 18 on, what a palette needs stands within the operation."""
+    indices = np.random.default_rng(0).integers(0, 256, (8, 4)).astype(np.uint8)
+    lut = np.linspace(-1, 1, 256, dtype=np.float32).reshape(1, 1, 256, 1)
+
+    def body(mb: Any, x: Any) -> Any:
+        weight = mb.constexpr_lut_to_dense(indices=indices, lut=lut)
+        return mb.transpose(x=mb.linear(x=x, weight=weight), perm=[1, 0])
+
+    path = save(tmp_path / "model.mlpackage", body, np.ones((2, 4), np.float32), system="iOS18")
+    share_constants(path)
+    (answer,) = Interpreter(read_program(path)).run({"x0": torch.ones(2, 4)}).values()
+    expected = lut.reshape(-1)[indices].sum(1)
+    assert np.allclose(answer.numpy(), np.stack([expected, expected], 1), atol=1e-5)
