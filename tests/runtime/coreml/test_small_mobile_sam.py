@@ -36,7 +36,7 @@ OFF = {
 }
 
 # Without integers and with them.
-OPERATIONS = {"encoder": (502, 747), "decoder": (285, 441)}
+OPERATIONS = {"encoder": (532, 774), "decoder": (306, 462)}
 
 
 @pytest.fixture(scope="module")
