@@ -25,17 +25,15 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
     """Lower; what is compressed is marked in PyTorch's graph first.
 
     ``int8`` computes convolutions and linear layers in integers, by ranges measured on ``samples``; ``int8-dynamic``
-    computes linear layers and dense convolutions in integers, scaled at each call. What a plan leaves out is in
-    single precision or takes ``int8-dynamic`` instead. ``fp16`` stores and computes all but prompts so.
+    computes linear layers in integers, scaled at each call. What a plan leaves out is stored and computed in single
+    precision. ``fp16`` stores and computes all but prompts in half precision.
     """
     return {path: _lower(graph, plan, samples, path) for path, plan in targets.items()}
 
 
 def _lower(graph: Graph, plan: Plan, samples: Sequence[Sample], path: Path) -> ExportReport:
     partitioners: list[Any] = [XnnpackPartitioner()]
-    if graph.name == "decoder" and "int8-dynamic" in (plan.precision, plan.instead):
-        # Its linear layers share inputs: parts with several of them would wait for each other. Elsewhere this would
-        # make many small parts of few large ones.
+    if plan.precision == "int8-dynamic":
         partitioners.insert(0, XnnpackDynamicallyQuantizedPartitioner())
     return lower(_program(graph, plan, samples), partitioners, path)
 

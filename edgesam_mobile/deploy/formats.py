@@ -83,8 +83,7 @@ class Format:
             for group in self.sensitive.get(architecture or "", ())
             if group.startswith(_ENCODER) != (part == "decoder")
         ]
-        plan = self.recommended[part]
-        return replace(plan, left_out=tuple(groups), instead=plan.instead if groups else "")
+        return replace(self.recommended[part], left_out=tuple(groups))
 
     def offers(self, precision: str) -> bool:
         """Whether an artefact can be asked for in this precision; ``recommended`` where the format has one."""
@@ -167,15 +166,14 @@ _EXECUTORCH_XNNPACK = Format(
     compressed=("fp16", "int8", "int8-dynamic"),
     half=("fp16",),
     recommended={
-        "encoder": Plan("int8", instead="int8-dynamic"),
-        "proposals": Plan("int8", instead="int8-dynamic"),
+        "encoder": Plan("int8"),
+        "proposals": Plan("int8"),
         "decoder": Plan(
             "int8-dynamic", reason="what measured ranges cost depends on the prompts that it is calibrated with"
         ),
     },
-    sensitive={"mobile-sam": _MOBILE_SAM},
+    sensitive={"mobile-sam": _MOBILE_SAM},  # floating point takes four times the bytes here
     leaves_out=("int8", "int8-dynamic"),
-    instead=("int8-dynamic",),  # floating point takes four times the bytes here
     folded=True,
     minimum_os="Android 8 (API 26)",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -10,9 +10,10 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     get_symmetric_quantization_config,
 )
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import propagate_annotation
+from torch import nn
 from torch.export import ExportedProgram
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-from torchao.quantization.pt2e.quantizer import ComposableQuantizer, QuantizationAnnotation
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from edgesam_mobile.deploy.calibration import Sample
@@ -29,8 +30,7 @@ def marked_program(graph: Graph, plan: Plan, samples: Sequence[Sample]) -> Expor
     """The graph's program with the integers of a plan: weights a scale a channel, activations a scale a tensor.
 
     ``int8`` marks convolutions and linear layers, with ranges measured on ``samples``; ``int8-dynamic`` marks linear
-    layers and dense convolutions, whose input is scaled at each call. What a plan leaves out stays as it is or takes
-    ``int8-dynamic`` instead.
+    layers, whose input is scaled at each call. What a plan leaves out stays as it is.
     """
     program = torch.export.export(graph.module, graph.examples(), strict=False)
     marked = prepare_pt2e(program.module(), _quantizer(plan))
@@ -57,28 +57,18 @@ class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]
         return marked
 
 
-def _quantizer(plan: Plan) -> ComposableQuantizer:
-    quantizers = [_marker(plan.precision, lambda node: not _inside(node, plan.left_out))]
-    if plan.instead:
-        # Parameters are asked about too, and come from no module.
-        quantizers.append(_marker(plan.instead, lambda node: node.op == "get_attr" or _inside(node, plan.left_out)))
-    return ComposableQuantizer(quantizers)
-
-
-def _marker(precision: str, wanted: Callable[[torch.fx.Node], bool]) -> XNNPACKQuantizer:
-    # Not additions and multiplications, which this quantiser offers too: no faster here, and the embedding's
-    # cosine falls from 0.977 to 0.962. Nor all that can be scaled at each call: of products of two computed matrices
-    # the backend cannot cut out the scaling.
+def _quantizer(plan: Plan) -> XNNPACKQuantizer:
     quantizer = _Quantizer()
-    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=precision == "int8-dynamic")
-    for operation in _INTEGER:
-        quantizer.set_operator_type(operation, config)
-    quantizer.set_filter_function(wanted)
+    if plan.precision == "int8-dynamic":
+        # Of everything, it would take products of two computed matrices too, which the backend then cannot cut out.
+        quantizer.set_module_type(nn.Linear, get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
+    else:
+        # Not additions and multiplications, which this quantiser offers too: no faster here, and the embedding's
+        # cosine falls from 0.977 to 0.962.
+        for operation in _INTEGER:
+            quantizer.set_operator_type(operation, get_symmetric_quantization_config(is_per_channel=True))
+    quantizer.set_filter_function(lambda node: not any(within(name, plan.left_out) for name in _scopes(node)))
     return quantizer
-
-
-def _inside(node: torch.fx.Node, groups: Iterable[str]) -> bool:
-    return any(within(name, groups) for name in _scopes(node))
 
 
 def _scopes(node: torch.fx.Node) -> list[str]:

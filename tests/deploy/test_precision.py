@@ -24,6 +24,7 @@ from edgesam_mobile.deploy.palettes import fit_palettes
 from edgesam_mobile.deploy.ports import Graph, Port
 from edgesam_mobile.deploy.precision import PRECISIONS, Plan
 from edgesam_mobile.deploy.report import ExportReport
+from edgesam_mobile.deploy.tuning import tune_palettes
 from edgesam_mobile.errors import UsageError, WeightsError
 from edgesam_mobile.evaluate.calibration import calibration_set
 from edgesam_mobile.evaluate.metrics import cosine
@@ -308,8 +309,8 @@ def test_fitted_palettes_reach_the_core_ml_program(real: Any, tmp_path: Path) ->
     report = exporter.export(encoder, {whole: Plan("fp16"), small: Plan("palette4-fitted")}, samples)[small]
     fitted = copy.deepcopy(encoder.module)
     layers = fit_palettes(fitted, samples, bits=4, group=16)
-    # The last convolution takes a constant factor in from its neighbour, and has no palette then.
-    assert report.op_types["constexpr_lut_to_dense"] >= len(layers) - 1 > 5
+    tune_palettes(fitted, encoder.module, layers, samples)
+    assert report.op_types["constexpr_lut_to_dense"] == len(layers) > 5
     assert size_of(small) < 0.5 * size_of(whole)
     found = _run("coreml", encoder, small, report, samples[0])
     expected, before = (graph(samples[0]["image"])[0].numpy() for graph in (fitted, encoder.module))
