@@ -25,6 +25,7 @@ _ROWS = 4096  # inputs of a layer that count, for each sample
 # Of a channel's output. MobileSAM's encoder in 16 values: five layers of 2 % to 10 % (113,000 weights) cost most of
 # its embedding's error; the others have 0.3 % on average.
 _BEARABLE = 0.02
+_CHEAP = 65_536  # weights; of larger layers, edge-sam-open's cost 0.65 MB more and its masks were no better
 _DAMPING = 0.01  # of the mean variance, so that inputs that hardly vary do not run away
 _BLOCK = 64  # columns between two updates of all that follow
 
@@ -58,7 +59,7 @@ def fit_palettes(
         left_out: those that stay as they are.
 
     Returns:
-        The layers whose weights were changed, which are not those that would suffer too much: channels that differ
+        The layers whose weights were changed, which are not small ones that would suffer too much: channels that differ
         widely in size, as batch norms leave them, do not share values well. All values are exact in half precision.
     """
     layers = {name: layer for name, layer in module.named_modules() if _fits(layer) and not within(name, left_out)}
@@ -71,7 +72,7 @@ def fit_palettes(
             channels = max(size for size in range(1, most + 1) if len(rows) % size == 0)
             palette = Palette(channels, bits + 2 if within(name, finer) else bits, channels < len(rows))
             rounded = _rounded(rows, moment, palette)
-            if _harm(rows, rounded, moment) < _BEARABLE:
+            if weight.numel() > _CHEAP or _harm(rows, rounded, moment) < _BEARABLE:
                 palettes[name] = palette
                 weight.copy_(rounded.reshape(weight.shape))
     return palettes
