@@ -59,8 +59,8 @@ def fit_palettes(
         left_out: those that stay as they are.
 
     Returns:
-        The layers whose weights were changed, which are not small ones that would suffer too much: channels that differ
-        widely in size, as batch norms leave them, do not share values well. All values are exact in half precision.
+        The layers whose weights were changed, which are not small ones that would suffer too much: channels that
+        differ widely in size, as batch norms leave them, do not share values well. All are exact in half precision.
     """
     layers = {name: layer for name, layer in module.named_modules() if _fits(layer) and not within(name, left_out)}
     palettes = {}
