@@ -38,8 +38,9 @@ SUFFIXES = {
     "onnx-fp32": ".onnx",
 }
 PARTS = ("encoder", "decoder")
-# Bytes of a file over bytes of the graph's numbers in its precision. Measured: 1.002 to 1.080.
-RATIO = (1.0, 1.08)
+# Bytes of a file over bytes of the graph's numbers in its precision. Measured: 1.002 to 1.086, the largest of
+# MobileSAM's encoder for ExecuTorch with Core ML: 30 operations more spread a quarter of the numbers of biases.
+RATIO = (1.0, 1.09)
 
 
 @pytest.fixture(params=PACKAGES)
