@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # see processes()
 from torch import Tensor
 
 from edgesam_mobile.errors import UsageError
@@ -57,6 +59,8 @@ class World:
 def processes() -> Iterator[World]:
     """Join the processes that torchrun's environment variables tell of; a context, which ends by leaving them.
 
+    Whoever enters it must not hold what trained in it when it ends: call a function inside.
+
     Each process takes the GPU of its local rank; without any GPU they train on the CPU.
 
     Raises:
@@ -81,6 +85,10 @@ def processes() -> Iterator[World]:
     try:
         yield World(rank, size, device)
     finally:
+        # While anything holds the group its threads run on into the interpreter's end, which aborts the process now
+        # and then. DistributedDataParallel is garbage in cycles; and had it been what imports torch.distributed.nn,
+        # default arguments there would be this very group.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -51,41 +51,43 @@ def train(recipe: Recipe, output: Path, *, report: Callable[[str], None] = lambd
         EdgeSamError: as :class:`~distill.trainer.Trainer`, and what loading weights and data may raise.
     """
     with processes() as world:
-        torch.manual_seed(recipe.run.seed)
-        torch.backends.cudnn.benchmark = world.device.type == "cuda"
-        clock = Stopwatch()
-        teacher = _teacher(recipe, world, clock)
-        model, init = build_student(
-            recipe.model,
-            teacher.model if teacher else None,
-            recipe.teacher.weights,
-            report=report if world.main else lambda _: None,
-        )
-        head = read_weights(recipe.stage.head_init)[1] if recipe.stage.head_init else None
-        if recipe.model.int8:
-            round_as_integers(model.image_encoder, recipe.model.float_layers)
-        stage = _stage(recipe, model, teacher, head).to(world.device)
-        origin = teacher.model.provenance if teacher else None
-        with _loader(recipe, world, stage, teacher) as loader:
-            feed = Feed(loader.epoch, loader.batches_per_epoch, partial(_shown, recipe, stage, teacher))
-            bound = {
-                "teacher": origin and origin.weights_sha256,
-                "model.init": init and init.sha256,
-                "stage.head_init": head and head.sha256,
-            }
-            files = partial(bound_files, recipe, loader, teacher)
-            trainer = Trainer(
-                recipe, stage, feed, output, world, bound=bound, files=files, report=report, clock=clock
-            )
-            outcome = trainer.train()
-        weights = None
-        if not outcome.interrupted:
-            name = "proposals" if recipe.stage.name == "proposals" else "model"
-            weights = output / f"{name}.safetensors"
-            if world.main:
-                begun = [checkpoint for checkpoint in (init, head) if checkpoint is not None]
-                write_student(weights, recipe, outcome.weights, teacher=origin, begun=begun, steps=outcome.step)
-        return Result(outcome, weights, world.main)
+        return _run(recipe, output, world, report)
+
+
+def _run(recipe: Recipe, output: Path, world: World, report: Callable[[str], None]) -> Result:
+    torch.manual_seed(recipe.run.seed)
+    torch.backends.cudnn.benchmark = world.device.type == "cuda"
+    clock = Stopwatch()
+    teacher = _teacher(recipe, world, clock)
+    model, init = build_student(
+        recipe.model,
+        teacher.model if teacher else None,
+        recipe.teacher.weights,
+        report=report if world.main else lambda _: None,
+    )
+    head = read_weights(recipe.stage.head_init)[1] if recipe.stage.head_init else None
+    if recipe.model.int8:
+        round_as_integers(model.image_encoder, recipe.model.float_layers)
+    stage = _stage(recipe, model, teacher, head).to(world.device)
+    origin = teacher.model.provenance if teacher else None
+    with _loader(recipe, world, stage, teacher) as loader:
+        feed = Feed(loader.epoch, loader.batches_per_epoch, partial(_shown, recipe, stage, teacher))
+        bound = {
+            "teacher": origin and origin.weights_sha256,
+            "model.init": init and init.sha256,
+            "stage.head_init": head and head.sha256,
+        }
+        files = partial(bound_files, recipe, loader, teacher)
+        trainer = Trainer(recipe, stage, feed, output, world, bound=bound, files=files, report=report, clock=clock)
+        outcome = trainer.train()
+    weights = None
+    if not outcome.interrupted:
+        name = "proposals" if recipe.stage.name == "proposals" else "model"
+        weights = output / f"{name}.safetensors"
+        if world.main:
+            begun = [checkpoint for checkpoint in (init, head) if checkpoint is not None]
+            write_student(weights, recipe, outcome.weights, teacher=origin, begun=begun, steps=outcome.step)
+    return Result(outcome, weights, world.main)
 
 
 def bound_files(recipe: Recipe, loader: Loader, teacher: Teacher | None) -> dict[str, Any]:
