@@ -21,7 +21,7 @@ from edgesam_mobile.deploy.palettes import Palette, cells, centroids, fit_palett
 from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
-from edgesam_mobile.deploy.sharing import share_constants
+from edgesam_mobile.deploy.saving import small_packages
 from edgesam_mobile.deploy.tuning import tune_palettes
 
 
@@ -75,10 +75,8 @@ def _convert(
         model = _stored_as_palettes(model, fitted)
     if plan.precision in _COMPRESSORS:
         model = _compressed(model, plan)
-    model.save(str(path))
-    # A debugging aid of coremltools that is no part of the package format.
-    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-    share_constants(path)
+    with small_packages():
+        model.save(str(path))
     return ExportReport(op_types(path), dtypes)
 
 

@@ -17,6 +17,7 @@ from edgesam_mobile.deploy.integers import marked_program
 from edgesam_mobile.deploy.ports import Graph
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
+from edgesam_mobile.deploy.saving import small_packages
 
 _WEIGHTS = {"int8-weights": {"mode": "linear_symmetric", "dtype": "int8", "granularity": "per_channel"}}
 
@@ -40,5 +41,6 @@ def export(graph: Graph, targets: Mapping[Path, Plan], samples: Sequence[Sample]
             compute_precision=ct.precision.FLOAT16,
             op_linear_quantizer_config=_WEIGHTS.get(plan.precision),
         )
-        reports[path] = lower(program, [CoreMLPartitioner(compile_specs=specs)], path)
+        with small_packages():
+            reports[path] = lower(program, [CoreMLPartitioner(compile_specs=specs)], path)
     return reports

@@ -82,7 +82,7 @@ class WindowAttention(nn.Module):
     def biases(self) -> Tensor:
         """heads x cells x cells, spread by copying and transposing: a phone's accelerator refuses to gather.
 
-        Stored like this, MobileSAM's are 1.2 million numbers: in single precision, a third of a file of 8-bit ones.
+        Stored spread, MobileSAM's are 1.2 million numbers: in single precision, a third of a file of 8-bit ones.
         """
         n = self.window
         shifts = self._halved() if self.shifts is None else self.shifts

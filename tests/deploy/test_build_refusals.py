@@ -189,13 +189,27 @@ def test_an_exporter_that_dies_of_a_full_disk_is_not_taken_for_a_crash(
     standin_file: Path, small_disk: Path, tmp_path: Path
 ) -> None:
     """Writing through a memory map into a full disk is answered by a signal."""
-    shadow = tmp_path / "shadow" / "onnx"
-    shadow.mkdir(parents=True)
-    (shadow / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGBUS)\n")
     words = ("build", "--target", "host", "--precision", "fp32", "--weights", standin_file, "-o", tmp_path / "out")
-    path = os.pathsep.join(filter(None, (str(shadow.parent), os.environ.get("PYTHONPATH"))))
+    path = shadowed(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGBUS)\n")
     full = run(*words, PYTHONPATH=path, EDGESAM_CACHE=str(small_disk))
     assert "no space left while exporting onnx" in refusal(full, 12)
     crashed = run(*words, PYTHONPATH=path, EDGESAM_CACHE=str(tmp_path / "cache"))
     assert f"exporting onnx was stopped by signal {signal.SIGBUS.value}" in refusal(crashed, 1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_an_exporter_says_on_its_way_is_passed_on(standin_file: Path, tmp_path: Path) -> None:
+    """Tuning says how far it is. Here ONNX stands in for it, which is imported in the exporter's process."""
+    words = ("build", "--target", "host", "--precision", "fp32", "--weights", standin_file, "-o", tmp_path / "out")
+    code = "import logging\nlogging.getLogger('edgesam_mobile.deploy.tuning').info('tuned 1 of 2 steps')\n"
+    told = run(*words, PYTHONPATH=shadowed(tmp_path, code), EDGESAM_CACHE=str(tmp_path / "cache"))
+    assert "onnx: tuned 1 of 2 steps" in told.stderr.splitlines()
+
+
+def shadowed(folder: Path, code: str) -> str:
+    """A ``PYTHONPATH`` where ``code`` stands in the place of the package ``onnx``."""
+    shadow = folder / "shadow" / "onnx"
+    shadow.mkdir(parents=True)
+    (shadow / "__init__.py").write_text(code)
+    return os.pathsep.join(filter(None, (str(shadow.parent), os.environ.get("PYTHONPATH"))))

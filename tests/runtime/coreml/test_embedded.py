@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgesam_mobile.deploy.saving import small_packages
 from edgesam_mobile.runtime.coreml import embedded
 from edgesam_mobile.runtime.coreml.embedded import Embedded, extract
 from edgesam_mobile.runtime.coreml.interpreter import Interpreter
@@ -249,6 +250,25 @@ def test_a_program_answers_as_pytorch_does(program: Path, examples: tuple[Tensor
         expected = Small().eval()(*examples)
     for name, value in zip(found.outputs, expected, strict=True):
         torch.testing.assert_close(answers[name], value, rtol=1e-4, atol=1e-5)
+
+
+@slow
+@leaves_folders
+def test_what_is_saved_small_is_embedded_small(
+    program: Path, examples: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    with small_packages():
+        lowered(Small(), tmp_path / "small.pte", *examples)
+    small, full = (extract(path, tmp_path / path.parent.name) for path in (tmp_path / "small.pte", program))
+    files = {path.name for path in small.package.parent.rglob("*") if path.is_file()}
+    assert files == {"Manifest.json", "model.mlmodel", "weight.bin", "metadata.json"}
+    assert "debug_info.json" in {path.name for path in full.package.parent.iterdir()}
+    answers = [
+        Interpreter(read_program(x.package)).run(dict(zip(x.inputs, examples, strict=True))) for x in (small, full)
+    ]
+    for name in small.outputs:
+        assert torch.equal(answers[0][name], answers[1][name])
+    assert (tmp_path / "small.pte").stat().st_size < 0.7 * program.stat().st_size
 
 
 @slow

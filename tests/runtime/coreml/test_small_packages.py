@@ -12,7 +12,7 @@ from coremltools.proto import Model_pb2
 from mil_damage import INPUTS, function
 from mil_programs import save
 
-from edgesam_mobile.deploy.sharing import share_constants
+from edgesam_mobile.deploy.saving import share_constants
 from edgesam_mobile.runtime.coreml.interpreter import Interpreter
 from edgesam_mobile.runtime.coreml.program import read_program
 

@@ -1,4 +1,4 @@
-"""Constants of a Core ML program: each written once, and called in few letters.
+"""What a saved Core ML package does without: a debugging aid, and constants that are there already.
 
 A program says every stride, axis and padding anew, as a constant of its own with a long name that is written three
 times. That is a third of its text, 0.1 MB of MobileSAM's encoder. Operations keep the names that performance reports
@@ -8,10 +8,32 @@ and errors show.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import coremltools as ct
 from coremltools.proto import Model_pb2
+
+
+@contextmanager
+def small_packages() -> Iterator[None]:
+    """Every model that is saved in here is small: ExecuTorch saves what it embeds itself, and takes no option."""
+    save = ct.models.MLModel.save
+
+    def save_small(model: Any, path: str) -> None:
+        save(model, path)
+        # Where each operation comes from in torch. No part of the format, and half a megabyte of an ExecuTorch
+        # program, which would hold it twice.
+        (Path(path) / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        share_constants(Path(path))
+
+    ct.models.MLModel.save = save_small
+    try:
+        yield
+    finally:
+        ct.models.MLModel.save = save
 
 
 def share_constants(package: Path) -> None:
