@@ -21,7 +21,7 @@ from edgesam_mobile.deploy.palettes import Palette, cells, centroids, fit_palett
 from edgesam_mobile.deploy.ports import SINGLE, Graph, Port
 from edgesam_mobile.deploy.precision import Plan
 from edgesam_mobile.deploy.report import ExportReport
-from edgesam_mobile.deploy.saving import small_packages
+from edgesam_mobile.deploy.saving import make_small
 from edgesam_mobile.deploy.tuning import tune_palettes
 
 
@@ -75,8 +75,8 @@ def _convert(
         model = _stored_as_palettes(model, fitted)
     if plan.precision in _COMPRESSORS:
         model = _compressed(model, plan)
-    with small_packages():
-        model.save(str(path))
+    model.save(str(path))
+    make_small(path)
     return ExportReport(op_types(path), dtypes)
 
 

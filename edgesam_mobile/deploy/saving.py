@@ -17,6 +17,14 @@ import coremltools as ct
 from coremltools.proto import Model_pb2
 
 
+def make_small(package: Path) -> None:
+    """Leave out of a saved ``.mlpackage`` what no device reads; what it computes stays the same."""
+    # Where each operation comes from in torch. No part of the format, and half a megabyte of an ExecuTorch program,
+    # which would hold it twice.
+    (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+    share_constants(package)
+
+
 @contextmanager
 def small_packages() -> Iterator[None]:
     """Every model that is saved in here is small: ExecuTorch saves what it embeds itself, and takes no option."""
@@ -24,10 +32,7 @@ def small_packages() -> Iterator[None]:
 
     def save_small(model: Any, path: str) -> None:
         save(model, path)
-        # Where each operation comes from in torch. No part of the format, and half a megabyte of an ExecuTorch
-        # program, which would hold it twice.
-        (Path(path) / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-        share_constants(Path(path))
+        make_small(Path(path))
 
     ct.models.MLModel.save = save_small
     try:
